@@ -1,0 +1,74 @@
+# walcrypt: `make` builds, `make demo` shows, `make check` tests. docs/building.md has the rest.
+PREFIX ?= /usr/local
+DESTDIR ?=
+B ?= build
+PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+CFLAGS ?= -O2 -g
+SANITIZE ?=
+WERROR ?=
+
+BASE := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -fno-strict-aliasing -fPIC -pthread -MMD -MP -I.
+HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2
+ifneq ($(SANITIZE),)
+HARDEN := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
+endif
+ALL_CFLAGS = $(BASE) $(HARDEN) $(WERROR) $(CPPFLAGS) $(CFLAGS)
+ALL_LDFLAGS = -pthread -Wl,-z,relro,-z,now $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
+PG_INCLUDE = $(shell $(PG_CONFIG) --includedir-server)
+
+src = $(patsubst %.c,$(B)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
+COMMON := $(call src,common)
+CORE := $(call src,walcrypt)
+KEYMGR := $(call src,keymgr)
+REPLICATION := $(call src,replication)
+PROXY := $(call src,proxy)
+CTL := $(call src,ctl)
+STORAGE := $(call src,storage)
+UNIT_LIB := $(filter-out %_test.o,$(call src,tests/unit))
+UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/*_test.c)))
+BENCH := $(patsubst tests/bench/%.c,$(B)/tests/%,$(sort $(wildcard tests/bench/*.c)))
+
+PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
+
+.PHONY: all programs demo check check-unit check-docs bench lint install clean packages
+all: packages
+	@$(MAKE) --no-print-directory programs
+programs: $(PROGRAMS)
+
+# Debian packages by name, only when something is missing.
+packages:
+	@scripts/packages build
+
+$(B)/bin/walcrypt-proxy: $(PROXY) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lev -lpq -lssl -lcrypto -ljansson -lisal
+
+$(B)/bin/walcrypt-ctl: $(CTL) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lpq -lcrypto -ljansson -lisal
+
+# A private libcrypto with hidden symbols: a server that brings another OpenSSL must not meet ours.
+$(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(COMMON) storage/exports.map
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-Bsymbolic -Wl,--exclude-libs,ALL -Wl,--version-script=storage/exports.map \
+		-o $@ $(STORAGE) $(CORE) $(COMMON) -l:libcrypto.a -l:libisal.a -ldl
+
+$(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -ljansson -lisal
+
+$(B)/tests/%: $(B)/obj/tests/bench/%.o $(CORE) $(COMMON)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -lisal
+
+# PostgreSQL's own page checksum: the one server header the core includes.
+$(B)/obj/walcrypt/page_checksum.o: BASE += -isystem $(PG_INCLUDE)
+
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+clean:
+	rm -rf $(B)
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

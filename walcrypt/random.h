@@ -1,0 +1,13 @@
+/* random: the one door to randomness (OpenSSL's DRBG, seeded by the kernel; fork-safe). */
+#ifndef WALCRYPT_RANDOM_H
+#define WALCRYPT_RANDOM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+
+/* Fill out with len random bytes; -1 with err set and out zeroed when the generator fails. */
+int random_bytes(uint8_t *out, size_t len, struct err *err);
+
+#endif
