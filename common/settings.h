@@ -1,0 +1,64 @@
+/*
+ * settings: walcrypt.ini as typed values; shared by walcrypt-proxy and walcrypt-ctl. The file's syntax is common/conf.h's.
+ *
+ * One table (settings_options) drives parsing, `-t`, the documentation check and the sample: section, name, type, default, help.
+ * Values are checked strictly: unknown, repeated, malformed or contradictory is ERR_USAGE naming file and line.
+ */
+#ifndef COMMON_SETTINGS_H
+#define COMMON_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/err.h"
+#include "common/log.h"
+
+#define SETTINGS_NAME_MAX 63 /* node, profile and kek names: [a-z_][a-z0-9_-]*, a role name everywhere */
+
+struct settings_kek { /* [kek NAME] */
+	char *name, *uri;
+	int timeout_ms;
+};
+
+struct settings_node { /* [node NAME] or [profile NAME] */
+	char *name;
+	bool profile;	/* a profile never becomes an upstream: no conninfo, no datadir */
+	char *conninfo; /* how to reach this node as an upstream; NULL: it cannot be one yet */
+	char *keyset;	/* folder in the keystore; NULL: `none`, the node is clear */
+	char *kek;		/* name of its [kek] section; NULL when clear */
+	char *datadir;
+};
+
+struct settings {
+	char *file; /* where it was read from, absolute */
+	char *listen_addr;
+	int listen_port; /* 0: no TCP listener */
+	char *unix_socket_dir; /* NULL: none */
+	char *auth_type; /* "trust" */
+	char *keystore;
+	char **admin_users, **stats_users; /* NULL-terminated */
+	int workers;
+	char *guard_library; /* path put into the standbys' shared_preload_libraries */
+	int connect_timeout_ms;
+	int tcp_keepalive_s;
+	enum log_level log_level;
+	struct settings_kek *keks;
+	size_t nkeks;
+	struct settings_node *nodes;
+	size_t nnodes;
+};
+
+/* Read and check a file. Refused (ERR_REFUSED) when others than root or the present user may write it. NULL on error. */
+struct settings *settings_load(const char *path, struct err *err);
+void settings_free(struct settings *s);
+const struct settings_node *settings_node(const struct settings *s, const char *name); /* NULL when there is none */
+const struct settings_kek *settings_kek(const struct settings *s, const char *name);
+
+/* The table, for --help-config, docs and checks. section is "walcrypt", "kek", "node" or "profile". */
+struct settings_option {
+	const char *section, *name, *kind, *def, *help;
+};
+extern const struct settings_option settings_options[];
+extern const size_t settings_noptions;
+
+#endif
