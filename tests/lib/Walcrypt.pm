@@ -1,0 +1,349 @@
+# Helpers for the TAP tests: proxies, encrypted nodes and looking at files from outside.
+#
+#   my $red  = Walcrypt::Node->new('red');                 a stock server (PostgreSQL::Test::Cluster)
+#   $red->init(allows_streaming => 1, extra => ['-k']); $red->start;
+#   my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' } });
+#   $proxy->key_init('blue'); $proxy->start;
+#   my $blue = Walcrypt::Node->new('blue');
+#   $blue->init_from_proxy($proxy, 'blue'); $blue->start;   an encrypted standby, under the storage layer
+#
+# The environment: WALCRYPT_PREFIX (a folder with bin/ and lib/), PG_REGRESS, TESTDIR; scripts/check sets them.
+use strict;
+use warnings;
+
+package Walcrypt;
+
+use Exporter 'import';
+use File::Find;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(ctl ctl_output files_containing wait_for wait_for_file_line encrypted_wal_files kek_file layer_env rss_kib slurp_from);
+
+our $prefix = $ENV{WALCRYPT_PREFIX} // die "WALCRYPT_PREFIX is not set: run the tests with scripts/check\n";
+our $ctl   = "$prefix/bin/walcrypt-ctl";
+our $proxy = "$prefix/bin/walcrypt-proxy";
+our $layer = "$prefix/lib/walcrypt/libwalcrypt-storage.so";
+
+# Run walcrypt-ctl; (exit status, stdout, stderr).
+sub ctl_output
+{
+	my @args = @_;
+	my ($out, $err) = ('', '');
+	print "# walcrypt-ctl @args\n";
+	IPC::Run::run([ $ctl, @args ], '<', \undef, '>', \$out, '2>', \$err);
+	my $rc = $? >> 8;
+	print "# walcrypt-ctl: exit $rc" . ($err ne '' ? ": $err" : '') . "\n";
+	return ($rc, $out, $err);
+}
+
+# Run walcrypt-ctl and die when it fails; stdout.
+sub ctl
+{
+	my ($rc, $out, $err) = ctl_output(@_);
+	die "walcrypt-ctl @_ failed with $rc: $err" if $rc != 0;
+	return $out;
+}
+
+# A file with a fresh cluster key; its path.
+sub kek_file
+{
+	my ($path) = @_;
+	open(my $random, '<', '/dev/urandom') or die;
+	read($random, my $bytes, 32) == 32 or die;
+	my $umask = umask(077);
+	open(my $f, '>', $path) or die "$path: $!";
+	print $f unpack('H*', $bytes) . "\n";
+	close $f;
+	umask($umask);
+	return $path;
+}
+
+# The environment under which a stock program runs on an encrypted directory.
+sub layer_env
+{
+	my ($kek, $datadir) = @_;
+	my %env = (LD_PRELOAD => join(':', grep { defined } $ENV{WALCRYPT_PRELOAD_FIRST}, $layer), WALCRYPT_KEK => $kek);
+	$env{WALCRYPT_DATADIR} = $datadir if defined $datadir;
+	return %env;
+}
+
+# How many files below the directories hold the bytes; the list in list context. Symbolic links (tablespaces, pg_wal) are followed.
+sub files_containing
+{
+	my ($marker, @dirs) = @_;
+	my @found;
+	find({
+		follow_fast => 1, follow_skip => 2, no_chdir => 1,
+		wanted => sub {
+			return unless -f $_;
+			open(my $f, '<:raw', $_) or return;
+			my ($tail, $buf) = ('', '');
+			while (read($f, $buf, 1 << 20)) {
+				if (index($tail . $buf, $marker) >= 0) { push @found, $File::Find::name; last; }
+				$tail = substr($buf, -length($marker));
+			}
+			close $f;
+		} }, grep { -e } @dirs);
+	return wantarray ? @found : scalar @found;
+}
+
+# Wait until the code is true; returns its value, dies with the text after a time that only a fault reaches.
+sub wait_for
+{
+	my ($what, $code, $seconds) = @_;
+	my $end = time() + ($seconds // $PostgreSQL::Test::Utils::timeout_default // 180);
+	while (1) {
+		my $value = $code->();
+		return $value if $value;
+		die "timed out waiting for $what\n" if time() > $end;
+		sleep(0.05);
+	}
+}
+
+sub slurp_from
+{
+	my ($file, $offset) = @_;
+	open(my $f, '<:raw', $file) or return '';
+	seek($f, $offset // 0, 0);
+	local $/;
+	my $text = <$f> // '';
+	close $f;
+	return $text;
+}
+
+sub wait_for_file_line
+{
+	my ($file, $regex, $offset) = @_;
+	wait_for("$regex in $file", sub { slurp_from($file, $offset) =~ $regex });
+	return -s $file;
+}
+
+# Segments of a pg_wal (or archive) directory: name => 'encrypted', 'clear', 'mixed' or 'empty', read without our code.
+sub encrypted_wal_files
+{
+	my ($dir) = @_;
+	my %what;
+	for my $path (glob("$dir/*")) {
+		my ($name) = $path =~ m{/([0-9A-F]{24}(?:\.partial)?)$} or next;
+		open(my $f, '<:raw', $path) or next;
+		my %seen;
+		while (read($f, my $page, 8192)) {
+			last if length($page) < 24;
+			my ($magic, $info) = unpack('S<S<', $page);
+			next if ($magic >> 8) != 0xD1;
+			$seen{ $info & 0x8000 ? 'encrypted' : 'clear' }++;
+		}
+		close $f;
+		$what{$name} = keys %seen == 0 ? 'empty' : keys %seen == 2 ? 'mixed' : (keys %seen)[0];
+	}
+	return %what;
+}
+
+sub rss_kib
+{
+	my ($pid) = @_;
+	my ($kib) = slurp_from("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m;
+	return $kib;
+}
+
+package Walcrypt::Node;
+
+use parent -norequire, 'PostgreSQL::Test::Cluster';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+
+sub _get_env
+{
+	my ($self, @mods) = @_;
+	my %env = $self->SUPER::_get_env(@mods);
+	%env = (%env, Walcrypt::layer_env($self->{_walcrypt_kek}, $self->data_dir)) if defined $self->{_walcrypt_kek};
+	return %env;
+}
+
+# From now on this node's programs run under the storage layer with this cluster key (undef: stock again).
+sub use_layer
+{
+	my ($self, $kek) = @_;
+	$self->{_walcrypt_kek} = $kek;
+	return $self;
+}
+
+sub connstr_for_proxy
+{
+	my ($self) = @_;
+	return 'host=' . $self->host . ' port=' . $self->port . ' user=' . (getpwuid($<))[0];
+}
+
+# A new cluster made encrypted by walcrypt-ctl initdb.
+sub init_encrypted
+{
+	my ($self, $kek, %params) = @_;
+	my $extra = delete $params{extra} // [];
+	my $initdb = sub {
+		Walcrypt::ctl('initdb', '-D', $self->data_dir, '--kek', $kek, @{ delete $params{ctl_options} // [] },
+			'--', '-A', 'trust', '-N', @$extra);
+	};
+	# Cluster::init with its initdb replaced by ours
+	no warnings 'redefine';
+	my $original = \&PostgreSQL::Test::Utils::system_or_bail;
+	local *PostgreSQL::Test::Utils::system_or_bail = sub {
+		return $_[0] eq 'initdb' ? $initdb->() : $original->(@_);
+	};
+	$self->init(%params);
+	return $self->use_layer($kek);
+}
+
+# An encrypted standby NAME built with stock pg_basebackup through the proxy; options: slot, extra.
+sub init_from_proxy
+{
+	my ($self, $proxy, $name, %params) = @_;
+	my @slot = defined $params{slot} ? ('-S', $params{slot}) : ();
+	push @slot, '-C' if $params{create_slot};
+	mkdir $self->backup_dir;
+	mkdir $self->archive_dir;
+	PostgreSQL::Test::Utils::system_or_bail('pg_basebackup', '-D', $self->data_dir, '-d', $proxy->connstr($name),
+		'--checkpoint=fast', '--no-sync', '-R', @slot, @{ $params{extra} // [] });
+	$self->append_conf('postgresql.conf', 'port = ' . $self->port . "\nunix_socket_directories = '" . $self->host . "'\n");
+	# -R writes the whole environment-derived conninfo; the application name is the node's
+	$self->append_conf('postgresql.auto.conf',
+		"primary_conninfo = '" . $proxy->connstr($name) . " application_name=" . $self->name . "'\n");
+	return $self->use_layer($proxy->kek_uri);
+}
+
+package Walcrypt::Proxy;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+
+my $serial = 0;
+my @running;
+
+# nodes => { name => { conninfo, keyset, profile } }; settings => { name => value } for [walcrypt]; dir, kek to reuse another's.
+sub new
+{
+	my ($class, %params) = @_;
+	my $test = File::Basename::basename($0, '.pl');
+	my $dir = $params{dir} // "$PostgreSQL::Test::Utils::tmp_check/p_${test}_" . ++$serial;
+	mkdir $dir, 0700;
+	my $sockets = File::Temp::tempdir('wcpXXXXXX', TMPDIR => 1, CLEANUP => 1);
+	my $self = bless {
+		dir => $dir, sockets => $sockets, port => PostgreSQL::Test::Cluster::get_free_port(),
+		kek => $params{kek} // Walcrypt::kek_file("$dir/kek"), nodes => $params{nodes} // {}, settings => $params{settings} // {},
+		logfile => "$PostgreSQL::Test::Utils::log_path/${test}_proxy" . ($serial > 1 ? $serial : '') . '.log',
+	}, $class;
+	mkdir "$dir/keystore", 0700;
+	$self->write_conf;
+	return $self;
+}
+
+sub conf     { return "$_[0]{dir}/walcrypt.ini"; }
+sub keystore { return "$_[0]{dir}/keystore"; }
+sub logfile  { return $_[0]{logfile}; }
+sub log      { return Walcrypt::slurp_from($_[0]{logfile}, $_[1]); }
+sub log_size { return -s $_[0]{logfile} // 0; }
+sub port     { return $_[0]{port}; }
+sub host     { return $_[0]{sockets}; }
+sub pid      { return $_[0]{pid}; }
+sub kek_uri  { return "file:$_[0]{kek}"; }
+sub connstr  { my ($self, $user) = @_; return "host=$self->{sockets} port=$self->{port} user=$user"; }
+
+sub write_conf
+{
+	my ($self) = @_;
+	my %set = (
+		listen_addr => '127.0.0.1', listen_port => $self->{port}, unix_socket_dir => $self->{sockets}, auth_type => 'trust',
+		keystore => $self->keystore, admin_users => 'walcrypt_admin', stats_users => 'monitor', %{ $self->{settings} });
+	my $umask = umask(077);
+	open(my $f, '>', $self->conf) or die $self->conf . ": $!";
+	print $f "[walcrypt]\n", map { "$_ = $set{$_}\n" } sort grep { defined $set{$_} } keys %set;
+	print $f "\n[kek site]\nuri = " . $self->kek_uri . "\n";
+	for my $name (sort keys %{ $self->{nodes} }) {
+		my %node = %{ $self->{nodes}{$name} };
+		my $kind = delete $node{profile} ? 'profile' : 'node';
+		$node{keyset} //= 'none';
+		$node{kek} //= 'site' if $node{keyset} ne 'none';
+		print $f "\n[$kind $name]\n", map { "$_ = $node{$_}\n" } sort keys %node;
+	}
+	close $f;
+	umask($umask);
+	return;
+}
+
+# Make a keyset for each name; the configured primary must be running (or pass --system-identifier).
+sub key_init
+{
+	my ($self, $name, @options) = @_;
+	Walcrypt::ctl('key', 'init', $name, '--config', $self->conf, @options);
+	return;
+}
+
+# Start; with fail_ok returns 0 when it ends instead of listening.
+sub start
+{
+	my ($self, %params) = @_;
+	my $offset = $self->log_size;
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0) {
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>>', $self->{logfile});
+		open(STDERR, '>>', $self->{logfile});
+		exec(@{ $params{wrapper} // [] }, $Walcrypt::proxy, '-c', $self->conf) or POSIX::_exit(127);
+	}
+	$self->{pid} = $pid;
+	push @running, $self;
+	my $socket = "$self->{sockets}/.s.PGSQL.$self->{port}";
+	my $up = Walcrypt::wait_for('the proxy to listen', sub {
+		return 'ended' if waitpid($pid, POSIX::WNOHANG()) == $pid;
+		my $s = IO::Socket::UNIX->new(Peer => $socket) or return 0;
+		close $s;
+		return 'up';
+	});
+	if ($up eq 'ended') {
+		$self->{pid} = undef;
+		return 0 if $params{fail_ok};
+		die "the proxy did not start: " . $self->log($offset);
+	}
+	return 1;
+}
+
+# Returns the wait status.
+sub stop
+{
+	my ($self, $signal) = @_;
+	return unless defined $self->{pid};
+	kill($signal // 'TERM', $self->{pid});
+	my $pid = $self->{pid};
+	Walcrypt::wait_for('the proxy to end', sub { waitpid($pid, POSIX::WNOHANG()) == $pid });
+	$self->{pid} = undef;
+	return $?;
+}
+
+sub kill9   { return $_[0]->stop('KILL'); }
+sub restart { my ($self) = @_; $self->stop; return $self->start; }
+
+# One query on the console; psql's unaligned output.
+sub console
+{
+	my ($self, $query) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ 'psql', '-XAt', '-d', $self->connstr('walcrypt_admin') . ' dbname=walcrypt', '-c', $query ], '<', \undef, '>', \$out, '2>', \$err);
+	chomp $out;
+	return wantarray ? ($out, $err) : $out;
+}
+
+END
+{
+	# END blocks must not change the test's status
+	my $status = $?;
+	$_->stop('KILL') for grep { defined $_->{pid} } @running;
+	$? = $status;
+}
+
+use File::Basename ();
+use File::Temp ();
+use IO::Socket::UNIX;
+use POSIX ();
+use IPC::Run ();
+
+1;
