@@ -28,9 +28,12 @@ UNIT_LIB := $(filter-out %_test.o,$(call src,tests/unit))
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/*_test.c)))
 BENCH := $(patsubst tests/bench/%.c,$(B)/tests/%,$(sort $(wildcard tests/bench/*.c)))
 
+# Stock programs that run under the storage layer from libexec/walcrypt/bin, for those who want a bin directory.
+SHIMS := postgres initdb pg_ctl pg_checksums pg_controldata pg_resetwal pg_rewind pg_upgrade pg_waldump
+
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
-.PHONY: all programs demo check check-unit check-docs bench lint install clean packages
+.PHONY: all programs tests fuzzers demo check check-unit check-docs bench lint install clean packages
 all: packages
 	@$(MAKE) --no-print-directory programs
 programs: $(PROGRAMS)
@@ -68,7 +71,44 @@ $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
+# Everything that a test run needs besides the programs: unit tests, benchmarks.
+tests: $(UNIT) $(BENCH)
+FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(sort $(wildcard tests/fuzz/*_fuzz.c)))
+fuzzers: $(FUZZ)
+# Built with clang: make B=build-fuzz CC=clang SANITIZE=fuzzer-no-link,address fuzzers
+$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address -o $@ $^ -lcrypto -ljansson -lisal
+
+demo:
+	@scripts/packages demo
+	@$(MAKE) --no-print-directory all
+	@scripts/staged scripts/demo
+check:
+	@scripts/packages check
+	@scripts/check
+check-unit: packages
+	@$(MAKE) --no-print-directory tests
+	prove --timer -e '' $(UNIT)
+check-docs:
+	@scripts/check-docs
+bench:
+	@scripts/packages check
+	@$(MAKE) --no-print-directory programs tests
+	@scripts/staged tests/bench/run
+lint:
+	@scripts/packages check
+	@scripts/lint
+
+install: programs
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/walcrypt $(DESTDIR)$(PREFIX)/libexec/walcrypt/bin $(DESTDIR)$(PREFIX)/share/walcrypt
+	install -m 755 $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(B)/lib/walcrypt/libwalcrypt-storage.so $(DESTDIR)$(PREFIX)/lib/walcrypt
+	install -m 755 scripts/shim $(DESTDIR)$(PREFIX)/libexec/walcrypt
+	for program in $(SHIMS); do ln -sf ../shim $(DESTDIR)$(PREFIX)/libexec/walcrypt/bin/$$program; done
+	install -m 644 conf/walcrypt.ini $(DESTDIR)$(PREFIX)/share/walcrypt/walcrypt.ini.sample
+
 clean:
-	rm -rf $(B)
+	rm -rf $(B) build-*
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
