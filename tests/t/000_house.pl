@@ -1,0 +1,23 @@
+# The house keeps its own rules: every test file is run, the docs and samples agree with the programs, lint is clean.
+use strict;
+use warnings;
+use Test::More;
+
+my %run;
+open(my $list, '<', $ENV{WALCRYPT_TESTS_RUN}) or die "WALCRYPT_TESTS_RUN: $!";
+while (<$list>) { chomp; s{.*/}{}; $run{$_} = 1; }
+close $list;
+
+SKIP: {
+	skip 'only some tests were asked for', 1 if keys %run < 5;
+	my @missing = grep { !$run{ (m{([^/]+)$})[0] } } glob('tests/t/*');
+	is("@missing", '', 'every file of tests/t is run');
+}
+my @misnamed = grep { !m{/[0-9]{3}_[a-z0-9_]+\.pl$} } glob('tests/t/*');
+is("@misnamed", '', 'every file of tests/t is named NNN_name.pl');
+
+for my $check (qw(scripts/check-docs scripts/lint)) {
+	my $out = `$check 2>&1`;
+	is($?, 0, $check) or diag($out);
+}
+done_testing();
