@@ -1,8 +1,10 @@
 /*
- * settings: walcrypt.ini as typed values; shared by walcrypt-proxy and walcrypt-ctl. The file's syntax is common/conf.h's.
+ * settings: walcrypt.ini as typed values; shared by walcrypt-proxy and walcrypt-ctl. The file's syntax is
+ * common/conf.h's.
  *
- * One table (settings_options) drives parsing, `-t`, the documentation check and the sample: section, name, type, default, help.
- * Values are checked strictly: unknown, repeated, malformed or contradictory is ERR_USAGE naming file and line.
+ * One table (settings_options) drives parsing, `-t`, the documentation check and the sample: section, name, type,
+ * default, help. Values are checked strictly: unknown, repeated, malformed or contradictory is ERR_USAGE naming file
+ * and line.
  */
 #ifndef COMMON_SETTINGS_H
 #define COMMON_SETTINGS_H
@@ -22,25 +24,27 @@ struct settings_kek { /* [kek NAME] */
 
 struct settings_node { /* [node NAME] or [profile NAME] */
 	char *name;
-	bool profile;	/* a profile never becomes an upstream: no conninfo, no datadir */
+	bool profile;   /* a profile never becomes an upstream: no conninfo, no datadir */
 	char *conninfo; /* how to reach this node as an upstream; NULL: it cannot be one yet */
-	char *keyset;	/* folder in the keystore; NULL: `none`, the node is clear */
-	char *kek;		/* name of its [kek] section; NULL when clear */
+	char *keyset;   /* folder in the keystore; NULL: `none`, the node is clear */
+	char *kek;      /* name of its [kek] section; NULL when clear */
 	char *datadir;
 };
 
 struct settings {
 	char *file; /* where it was read from, absolute */
 	char *listen_addr;
-	int listen_port; /* 0: no TCP listener */
-	char *unix_socket_dir; /* NULL: none */
-	char *auth_type; /* "trust" */
-	char *keystore;
+	int listen_port;                   /* 0: no TCP listener */
+	char *unix_socket_dir;             /* NULL: none */
+	char *auth_type;                   /* "trust"; NULL only when the file has no [walcrypt] section */
+	char *keystore;                    /* absolute; NULL only then, too */
+	char *ledger;                      /* absolute; default: "ledger" in the keystore */
 	char **admin_users, **stats_users; /* NULL-terminated */
 	int workers;
 	char *guard_library; /* path put into the standbys' shared_preload_libraries */
 	int connect_timeout_ms;
 	int tcp_keepalive_s;
+	bool allow_no_checksums; /* serve base backups of clusters without data checksums */
 	enum log_level log_level;
 	struct settings_kek *keks;
 	size_t nkeks;
@@ -48,16 +52,39 @@ struct settings {
 	size_t nnodes;
 };
 
-/* Read and check a file. Refused (ERR_REFUSED) when others than root or the present user may write it. NULL on error. */
+/* Read and check a file. Refused (ERR_REFUSED) when others than root or the present user may write it. NULL on error.
+ * Relative paths in the file are relative to the folder that the file is in. A file with [kek] sections alone is fine
+ * for walcrypt-ctl; with a [walcrypt] section auth_type and keystore must be set. */
 struct settings *settings_load(const char *path, struct err *err);
+/* The same from bytes, as if they stood in the file path (absolute). */
+struct settings *settings_parse(const char *path, const char *text, size_t len, struct err *err);
 void settings_free(struct settings *s);
 const struct settings_node *settings_node(const struct settings *s, const char *name); /* NULL when there is none */
 const struct settings_kek *settings_kek(const struct settings *s, const char *name);
 
+enum settings_kind {
+	SETTING_TEXT,
+	SETTING_PATH,
+	SETTING_NAME, /* SETTINGS_NAME_MAX, [a-z_][a-z0-9_-]* */
+	SETTING_LIST, /* comma-separated */
+	SETTING_NUMBER,
+	SETTING_MS,      /* a time: 500ms, 30s (also a number without a unit), 5min */
+	SETTING_SECONDS, /* the same, kept in seconds */
+	SETTING_BOOL,    /* on, off, true, false, yes, no, 1, 0 */
+	SETTING_LOG_LEVEL
+};
+
 /* The table, for --help-config, docs and checks. section is "walcrypt", "kek", "node" or "profile". */
 struct settings_option {
-	const char *section, *name, *kind, *def, *help;
+	const char *section, *name;
+	enum settings_kind kind;
+	size_t offset;   /* of the field in struct settings, settings_kek or settings_node */
+	const char *def; /* as it would stand in the file; NULL: none */
+	int min, max;    /* of numbers and times, in the field's unit */
+	const char *help;
 };
+/* "number", "time" ... as documentation says it. */
+const char *settings_kind_name(enum settings_kind kind);
 extern const struct settings_option settings_options[];
 extern const size_t settings_noptions;
 
