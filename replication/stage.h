@@ -1,9 +1,10 @@
 /*
  * stage: one step of a stream. Stages form a chain; each passes what it made to the next one.
  *
- * A chunk's data is lent for the call and writable: transform in place, no copy. Any split of the input gives the same output bytes.
- * push returns 0, 1 (taken, but pause: the far end is full) or -1 with err set; after -1 only stage_free is legal.
- * finish checks completeness (no short member, no missing tail) and passes on. free frees the stage and all after it; NULL allowed.
+ * A chunk's data is lent for the call and writable: transform in place, no copy. Any split of the input gives the same
+ * output bytes. push returns 0, 1 (taken, but pause: the far end is full) or -1 with err set; after -1 only stage_free
+ * is legal. finish checks completeness (no short member, no missing tail) and passes on. free frees the stage and all
+ * after it; NULL allowed.
  */
 #ifndef REPLICATION_STAGE_H
 #define REPLICATION_STAGE_H
@@ -14,15 +15,17 @@
 #include "common/err.h"
 
 enum chunk_kind {
-	CHUNK_WAL,		  /* pos: LSN of data[0] */
-	CHUNK_WAL_END,	  /* an upstream message ends here: flush what is held (finding P1); no data */
-	CHUNK_ARCHIVE,	  /* an archive begins; archive->... ; no data */
-	CHUNK_TAR,		  /* raw tar bytes of the present archive; pos: offset in the archive */
-	CHUNK_MEMBER,	  /* a member begins; member is set; no data */
-	CHUNK_DATA,		  /* its contents; pos: offset in the member */
+	CHUNK_WAL,        /* pos: LSN of data[0] */
+	CHUNK_WAL_END,    /* an upstream message ends here: flush what is held (finding P1); no data */
+	CHUNK_ARCHIVE,    /* an archive begins; archive is set; no data */
+	CHUNK_TAR,        /* raw tar bytes of the present archive; pos: offset in the archive */
+	CHUNK_MEMBER,     /* a member begins; member is set; no data */
+	CHUNK_DATA,       /* its contents; pos: offset in the member */
 	CHUNK_MEMBER_END, /* no data */
 	CHUNK_ARCHIVE_END,
-	CHUNK_MANIFEST	  /* bytes of the backup manifest */
+	CHUNK_PROGRESS,       /* pos: bytes that the upstream has sent of the backup; no data */
+	CHUNK_MANIFEST_BEGIN, /* no data */
+	CHUNK_MANIFEST        /* bytes of the backup manifest */
 };
 
 struct tar_member;
