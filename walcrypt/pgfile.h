@@ -1,10 +1,10 @@
 /*
  * pgfile: what a path in (or of) a PostgreSQL data directory is, from its name alone.
  *
- * Relations: base/<db>/NAME, global/NAME, pg_tblspc/<ts>/PG_*_*/<db>/NAME, and in tablespace archives PG_*_*/<db>/NAME, with NAME
+ * Relations: base/<db>/NAME, global/NAME, pg_tblspc/<ts>/PG_<version>/<db>/NAME, and in tablespace archives PG_<version>/<db>/NAME, with NAME
  *   ^(t[0-9]+_)?[0-9]+(_(fsm|vm|init))?(\.[0-9]+)?$      (source: common/relpath.c, storage/file/reinit.c)
  * WAL: pg_wal/ or any folder: 24 hex digits, optionally .partial; xlogtemp.<pid>; RECOVERYXLOG (source: access/xlog_internal.h).
- * Temporary files: base/pgsql_tmp/..., pg_tblspc/<ts>/PG_*/pgsql_tmp/... (source: storage/file/fd.c).
+ * Temporary files: base/pgsql_tmp/..., pg_tblspc/<ts>/PG_<version>/pgsql_tmp/... (source: storage/file/fd.c).
  */
 #ifndef WALCRYPT_PGFILE_H
 #define WALCRYPT_PGFILE_H

@@ -1,0 +1,199 @@
+#include "walcrypt/page.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "walcrypt/crypto.h"
+#include "walcrypt/granule.h"
+#include "walcrypt/secmem.h"
+
+#define TWEAK_LEN 16
+#define XTS_MAX_KEY_LEN 64
+#define NSECTORS (PAGE_LEN / PAGE_SECTOR_LEN)
+
+struct page_cipher {
+	EVP_CIPHER_CTX *enc, *dec; /* keyed once; each page sets only the tweak */
+};
+
+static void
+put32(uint8_t *p, uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		p[i] = (uint8_t)(v >> 8 * i);
+}
+
+static void
+tweak_make(uint8_t tweak[static TWEAK_LEN], const struct page_at *at, uint32_t block)
+{
+	put32(tweak, at->db);
+	put32(tweak + 4, at->rel);
+	put32(tweak + 8, block);
+	tweak[12] = at->fork;
+	tweak[13] = at->temp ? 1 : 0;
+	tweak[14] = 0;
+	tweak[15] = 0;
+}
+
+static EVP_CIPHER_CTX *
+context_new(const EVP_CIPHER *cipher, const uint8_t *key, int encrypt)
+{
+	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+
+	if (ctx != NULL && EVP_CipherInit_ex2(ctx, cipher, key, NULL, encrypt, NULL) != 1) {
+		EVP_CIPHER_CTX_free(ctx);
+		ctx = NULL;
+	}
+	return ctx;
+}
+
+struct page_cipher *
+page_cipher_new(const struct data_key *relation_key, struct err *err)
+{
+	/* there is no XTS-AES-192: a key of 24 bytes derives one for XTS-AES-256 */
+	bool small = relation_key->len == 16;
+	struct page_cipher *c = NULL;
+	EVP_CIPHER *cipher = NULL;
+	uint8_t key[XTS_MAX_KEY_LEN];
+
+	if (key_derive(relation_key->bytes, (size_t)relation_key->len, "walcrypt page xts v1", key, small ? 32 : 64, err) !=
+	    0)
+		return NULL;
+	if ((c = calloc(1, sizeof(*c))) == NULL) {
+		err_nomem(err);
+		goto fail;
+	}
+	cipher = EVP_CIPHER_fetch(NULL, small ? "AES-128-XTS" : "AES-256-XTS", NULL);
+	if (cipher != NULL) {
+		secmem_enter();
+		c->enc = context_new(cipher, key, 1);
+		c->dec = context_new(cipher, key, 0);
+		secmem_leave();
+	}
+	EVP_CIPHER_free(cipher);
+	if (c->enc == NULL || c->dec == NULL) {
+		crypto_err(err, "could not set up the page cipher");
+		goto fail;
+	}
+	secmem_wipe(key, sizeof(key));
+	return c;
+fail:
+	secmem_wipe(key, sizeof(key));
+	page_cipher_free(c);
+	return NULL;
+}
+
+void
+page_cipher_free(struct page_cipher *c)
+{
+	if (c == NULL)
+		return;
+	EVP_CIPHER_CTX_free(c->enc);
+	EVP_CIPHER_CTX_free(c->dec);
+	free(c);
+}
+
+static int
+crypt_page(EVP_CIPHER_CTX *ctx, const struct page_at *at, uint32_t block, const uint8_t *in, uint8_t *out)
+{
+	uint8_t tweak[TWEAK_LEN];
+	int n = 0;
+
+	tweak_make(tweak, at, block);
+	if (EVP_CipherInit_ex2(ctx, NULL, NULL, tweak, -1, NULL) != 1 ||
+	    EVP_CipherUpdate(ctx, out, &n, in, PAGE_LEN) != 1 || n != PAGE_LEN)
+		return -1;
+	return 0;
+}
+
+/* Bit i is set when sector i is all zero. */
+static unsigned
+zero_sectors(const uint8_t *page)
+{
+	unsigned set = 0;
+
+	for (unsigned i = 0; i < NSECTORS; i++)
+		if (granule_all_zero(page + i * PAGE_SECTOR_LEN, PAGE_SECTOR_LEN))
+			set |= 1u << i;
+	return set;
+}
+
+int
+page_encrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n,
+                  struct err *err)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const uint8_t *from = in + (size_t)i * PAGE_LEN;
+		uint8_t *to = out + (size_t)i * PAGE_LEN;
+
+		if (page_is_zero(from))
+			memset(to, 0, PAGE_LEN);
+		else if (crypt_page(c->enc, at, at->block + i, from, to) != 0) {
+			secmem_wipe(out, (size_t)n * PAGE_LEN);
+			return crypto_err(err, "could not encrypt a page");
+		}
+	}
+	return 0;
+}
+
+int
+page_decrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n,
+                  struct err *err)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const uint8_t *from = in + (size_t)i * PAGE_LEN;
+		uint8_t *to = out + (size_t)i * PAGE_LEN;
+		unsigned zero = zero_sectors(from);
+
+		if (zero == (1u << NSECTORS) - 1) {
+			memset(to, 0, PAGE_LEN);
+			continue;
+		}
+		if (crypt_page(c->dec, at, at->block + i, from, to) != 0) {
+			secmem_wipe(out, (size_t)n * PAGE_LEN);
+			return crypto_err(err, "could not decrypt a page");
+		}
+		for (unsigned s = 0; zero != 0; s++, zero >>= 1)
+			if ((zero & 1) != 0)
+				memset(to + s * PAGE_SECTOR_LEN, 0, PAGE_SECTOR_LEN);
+	}
+	return 0;
+}
+
+int
+page_encrypt(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, struct err *err)
+{
+	return page_encrypt_many(c, at, in, out, 1, err);
+}
+
+int
+page_decrypt(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, struct err *err)
+{
+	return page_decrypt_many(c, at, in, out, 1, err);
+}
+
+bool
+page_is_zero(const uint8_t *page)
+{
+	return granule_all_zero(page, PAGE_LEN);
+}
+
+uint16_t
+page_stored_checksum(const uint8_t *page)
+{
+	uint16_t sum;
+
+	memcpy(&sum, page + 8, sizeof(sum)); /* pd_checksum */
+	return sum;
+}
+
+uint64_t
+page_lsn(const uint8_t *page)
+{
+	uint32_t hi, lo;
+
+	memcpy(&hi, page, sizeof(hi)); /* pd_lsn: two words, the high one first */
+	memcpy(&lo, page + 4, sizeof(lo));
+	return (uint64_t)hi << 32 | lo;
+}

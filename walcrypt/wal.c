@@ -1,0 +1,474 @@
+#include "walcrypt/wal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "walcrypt/crypto.h"
+#include "walcrypt/digest.h"
+#include "walcrypt/granule.h"
+#include "walcrypt/random.h"
+#include "walcrypt/secmem.h"
+
+#define BLOCK_LEN 16
+#define CTR_KEY_INFO "walcrypt wal ctr v1"
+#define GENERATION_KEY_INFO "walcrypt wal generation v1"
+
+/* offsets in the header, access/xlog_internal.h: XLogPageHeaderData, XLogLongPageHeaderData */
+#define OFF_INFO 2
+#define OFF_TLI 4
+#define OFF_PAGEADDR 8
+#define OFF_REM_LEN 16
+#define OFF_GENERATION 20 /* padding in PostgreSQL */
+#define OFF_SYSTEM_IDENTIFIER 24
+#define OFF_SEGMENT_SIZE 32
+#define OFF_PAGE_SIZE 36
+
+struct wal_cipher {
+	const struct keyset *ks;
+	EVP_CIPHER_CTX *ctx[KEYSET_MAX_EPOCHS]; /* by epoch modulo 128; NULL where the keyset has none */
+};
+
+static uint16_t
+load16(const uint8_t *p)
+{
+	uint16_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static uint32_t
+load32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static uint64_t
+load64(const uint8_t *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+enum wal_page_kind
+wal_page_look(const uint8_t *page, size_t len, struct wal_header *h)
+{
+	uint16_t info;
+
+	memset(h, 0, sizeof(*h));
+	if (len < WAL_HEADER_LEN)
+		return WAL_PAGE_INVALID;
+	if (granule_all_zero(page, WAL_HEADER_LEN))
+		return WAL_PAGE_ZERO;
+	info = load16(page + OFF_INFO);
+	h->magic = load16(page);
+	h->tli = load32(page + OFF_TLI);
+	h->pageaddr = load64(page + OFF_PAGEADDR);
+	h->rem_len = load32(page + OFF_REM_LEN);
+	h->generation = load32(page + OFF_GENERATION);
+	h->encrypted = (info & WAL_INFO_ENCRYPTED) != 0;
+	if (h->encrypted) {
+		h->epoch7 = (uint8_t)((info & WAL_INFO_EPOCH_MASK) >> WAL_INFO_EPOCH_SHIFT);
+		info &= (uint16_t) ~(WAL_INFO_ENCRYPTED | WAL_INFO_EPOCH_MASK);
+	}
+	h->info = info;
+	if (h->magic >> 8 != 0xD1 || h->pageaddr % WAL_PAGE_LEN != 0 || h->tli == 0 || (info & ~WAL_INFO_KNOWN) != 0 ||
+	    (!h->encrypted && h->generation != 0)) {
+		memset(h, 0, sizeof(*h));
+		return WAL_PAGE_INVALID;
+	}
+	h->len = (info & WAL_INFO_LONG) != 0 ? WAL_LONG_HEADER_LEN : WAL_HEADER_LEN;
+	if (h->len == WAL_LONG_HEADER_LEN && len >= WAL_LONG_HEADER_LEN) {
+		h->system_identifier = load64(page + OFF_SYSTEM_IDENTIFIER);
+		h->segment_size = load32(page + OFF_SEGMENT_SIZE);
+		h->page_size = load32(page + OFF_PAGE_SIZE);
+	}
+	return h->encrypted ? WAL_PAGE_ENCRYPTED : WAL_PAGE_CLEAR;
+}
+
+/* The two fields apart, because a range may hold one and not the other. */
+static void
+seal_info(uint8_t *field, unsigned epoch)
+{
+	uint16_t info = load16(field);
+
+	info = (uint16_t)(info | WAL_INFO_ENCRYPTED | (epoch << WAL_INFO_EPOCH_SHIFT & WAL_INFO_EPOCH_MASK));
+	memcpy(field, &info, sizeof(info));
+}
+
+static void
+open_info(uint8_t *field)
+{
+	uint16_t info = load16(field);
+
+	info &= (uint16_t) ~(WAL_INFO_ENCRYPTED | WAL_INFO_EPOCH_MASK);
+	memcpy(field, &info, sizeof(info));
+}
+
+void
+wal_header_seal(uint8_t *page, unsigned epoch, uint32_t generation)
+{
+	open_info(page + OFF_INFO);
+	seal_info(page + OFF_INFO, epoch);
+	memcpy(page + OFF_GENERATION, &generation, sizeof(generation));
+}
+
+void
+wal_header_open(uint8_t *page)
+{
+	open_info(page + OFF_INFO);
+	memset(page + OFF_GENERATION, 0, 4);
+}
+
+struct wal_cipher *
+wal_cipher_new(const struct keyset *ks, struct err *err)
+{
+	struct wal_cipher *c = calloc(1, sizeof(*c));
+	size_t n = keyset_nepochs(ks);
+	uint8_t key[KEY_MAX_LEN];
+	EVP_CIPHER *cipher = NULL;
+	int key_len = key_method_len(keyset_method(ks));
+
+	if (c == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	c->ks = ks;
+	cipher = EVP_CIPHER_fetch(NULL,
+	                          key_len == 16   ? "AES-128-CTR"
+	                          : key_len == 24 ? "AES-192-CTR"
+	                                          : "AES-256-CTR",
+	                          NULL);
+	if (cipher == NULL) {
+		crypto_err(err, "could not set up the WAL cipher");
+		goto fail;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const struct keyset_epoch *e = keyset_epoch_at(ks, i);
+		EVP_CIPHER_CTX **ctx = &c->ctx[e->number % KEYSET_MAX_EPOCHS];
+		int ok;
+
+		if (key_derive(e->key.bytes, (size_t)e->key.len, CTR_KEY_INFO, key, (size_t)key_len, err) != 0)
+			goto fail;
+		secmem_enter();
+		ok = (*ctx = EVP_CIPHER_CTX_new()) != NULL && EVP_EncryptInit_ex2(*ctx, cipher, key, NULL, NULL) == 1;
+		secmem_leave();
+		if (!ok) {
+			crypto_err(err, "could not set up the WAL cipher");
+			goto fail;
+		}
+	}
+	secmem_wipe(key, sizeof(key));
+	EVP_CIPHER_free(cipher);
+	return c;
+fail:
+	secmem_wipe(key, sizeof(key));
+	EVP_CIPHER_free(cipher);
+	wal_cipher_free(c);
+	return NULL;
+}
+
+void
+wal_cipher_free(struct wal_cipher *c)
+{
+	if (c == NULL)
+		return;
+	for (size_t i = 0; i < KEYSET_MAX_EPOCHS; i++)
+		EVP_CIPHER_CTX_free(c->ctx[i]);
+	free(c);
+}
+
+static EVP_CIPHER_CTX *
+context_for(struct wal_cipher *c, unsigned epoch7, struct err *err)
+{
+	EVP_CIPHER_CTX *ctx = epoch7 < KEYSET_MAX_EPOCHS ? c->ctx[epoch7] : NULL;
+
+	if (ctx == NULL) {
+		err_set(err, ERR_WRONG_KEY, "the keyset has no WAL key of epoch %u (modulo %d)", epoch7, KEYSET_MAX_EPOCHS);
+		err_hint(err, "Give this directory the keyset that holds all epochs of its WAL.");
+	}
+	return ctx;
+}
+
+static const struct keyset_epoch *
+write_epoch(const struct keyset *ks, uint32_t tli, struct err *err)
+{
+	const struct keyset_epoch *e = keyset_wal_write(ks, tli);
+
+	if (e == NULL)
+		err_set(err, ERR_WRONG_KEY, "the keyset has no WAL key for timeline %u", tli);
+	return e;
+}
+
+/* Set ctx to AES block `block` of the page: counter block as docs/formats/wal.md has it, big-endian. */
+static int
+seek(EVP_CIPHER_CTX *ctx, uint32_t tli, uint32_t generation, uint64_t pageaddr, size_t block)
+{
+	uint64_t low = pageaddr / WAL_PAGE_LEN << 16 | block;
+	uint8_t iv[BLOCK_LEN];
+
+	for (int i = 0; i < 4; i++) {
+		iv[i] = (uint8_t)(tli >> (24 - 8 * i));
+		iv[4 + i] = (uint8_t)(generation >> (24 - 8 * i));
+	}
+	for (int i = 0; i < 8; i++)
+		iv[8 + i] = (uint8_t)(low >> (56 - 8 * i));
+	return EVP_EncryptInit_ex2(ctx, NULL, NULL, iv, NULL) == 1 ? 0 : -1;
+}
+
+/* XOR the keystream from byte `off` of the page on. A start inside a block first uses up the keystream before it. */
+static int
+xor_range(EVP_CIPHER_CTX *ctx, uint32_t tli, uint32_t generation, uint64_t pageaddr, size_t off, const uint8_t *in,
+          uint8_t *out, size_t len, struct err *err)
+{
+	uint8_t skip[BLOCK_LEN] = {0};
+	int n = 0;
+
+	if (len == 0)
+		return 0;
+	if (seek(ctx, tli, generation, pageaddr, off / BLOCK_LEN) != 0 ||
+	    (off % BLOCK_LEN != 0 && EVP_EncryptUpdate(ctx, skip, &n, skip, (int)(off % BLOCK_LEN)) != 1) ||
+	    EVP_EncryptUpdate(ctx, out, &n, in, (int)len) != 1 || n != (int)len) {
+		secmem_wipe(out, len);
+		secmem_wipe(skip, sizeof(skip));
+		return crypto_err(err, "could not encrypt or decrypt WAL");
+	}
+	secmem_wipe(skip, sizeof(skip));
+	return 0;
+}
+
+int
+wal_cipher_xor(struct wal_cipher *c, unsigned epoch7, uint32_t tli, uint32_t generation, uint64_t pageaddr, size_t off,
+               const uint8_t *in, uint8_t *out, size_t len, struct err *err)
+{
+	EVP_CIPHER_CTX *ctx;
+
+	if (off > WAL_PAGE_LEN || len > WAL_PAGE_LEN - off)
+		return err_set(err, ERR_FAILED, "a range of %zu bytes at %zu lies outside a WAL page", len, off);
+	if ((ctx = context_for(c, epoch7, err)) == NULL)
+		return -1;
+	return xor_range(ctx, tli, generation, pageaddr, off, in, out, len, err);
+}
+
+/*
+ * A header ends in the middle of an AES block. Starting at the block's own beginning spares a call for the half block
+ * in front; the header's bytes that this scrambles are put back by the caller, which has them.
+ */
+static int
+xor_body(EVP_CIPHER_CTX *ctx, const struct wal_header *h, uint32_t generation, const uint8_t *in, uint8_t *out,
+         size_t end, struct err *err)
+{
+	size_t start = h->len / BLOCK_LEN * BLOCK_LEN;
+
+	return end <= h->len
+	           ? 0
+	           : xor_range(ctx, h->tli, generation, h->pageaddr, start, in + start, out + start, end - start, err);
+}
+
+int
+wal_page_encrypt(struct wal_cipher *c, uint32_t generation, bool last, const uint8_t *in, uint8_t *out, struct err *err)
+{
+	uint8_t head[WAL_LONG_HEADER_LEN], buf[WAL_PAGE_LEN];
+	const struct keyset_epoch *epoch;
+	struct wal_header h;
+	EVP_CIPHER_CTX *ctx;
+	bool masked;
+	size_t end;
+
+	switch (wal_page_look(in, WAL_PAGE_LEN, &h)) {
+	case WAL_PAGE_ZERO:
+		if (granule_all_zero(in, WAL_PAGE_LEN)) {
+			memset(out, 0, WAL_PAGE_LEN);
+			return 0;
+		}
+		return err_set(err, ERR_REFUSED, "this is not a WAL page: its header is zero and its body is not");
+	case WAL_PAGE_CLEAR:
+		break;
+	case WAL_PAGE_ENCRYPTED:
+		return err_set(err, ERR_REFUSED, "the WAL page is encrypted already");
+	case WAL_PAGE_INVALID:
+		return err_set(err, ERR_REFUSED, "this is not a WAL page: it has no valid page header");
+	}
+	if ((epoch = write_epoch(c->ks, h.tli, err)) == NULL ||
+	    (ctx = context_for(c, epoch->number % KEYSET_MAX_EPOCHS, err)) == NULL)
+		return -1;
+
+	memcpy(head, in, sizeof(head));
+	end = granule_len_without_tail(in + h.len, WAL_PAGE_LEN - h.len) + h.len;
+	masked = last && granule_maybe_zero(in + h.len, end - h.len);
+	if (xor_body(ctx, &h, generation, in, masked ? buf : out, end, err) != 0) {
+		secmem_wipe(out, WAL_PAGE_LEN);
+		return -1;
+	}
+	if (masked)
+		granule_mask(in + h.len, buf + h.len, out + h.len, end - h.len);
+	memset(out + end, 0, WAL_PAGE_LEN - end);
+	memcpy(out, head, h.len);
+	wal_header_seal(out, epoch->number, generation);
+	return 0;
+}
+
+int
+wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, struct err *err)
+{
+	uint8_t head[WAL_LONG_HEADER_LEN], buf[WAL_PAGE_LEN];
+	struct wal_header h;
+	EVP_CIPHER_CTX *ctx;
+	bool masked;
+	size_t end;
+
+	if (wal_page_look(in, WAL_PAGE_LEN, &h) != WAL_PAGE_ENCRYPTED) {
+		if (in != out)
+			memcpy(out, in, WAL_PAGE_LEN);
+		return 0;
+	}
+	if ((ctx = context_for(c, h.epoch7, err)) == NULL) {
+		memset(out, 0, WAL_PAGE_LEN);
+		return -1;
+	}
+	memcpy(head, in, sizeof(head));
+	end = granule_len_without_tail(in + h.len, WAL_PAGE_LEN - h.len) + h.len;
+	masked = granule_maybe_zero(in + h.len, end - h.len);
+	if (xor_body(ctx, &h, h.generation, in, masked ? buf : out, end, err) != 0) {
+		secmem_wipe(out, WAL_PAGE_LEN);
+		return -1;
+	}
+	if (masked)
+		granule_mask(in + h.len, buf + h.len, out + h.len, end - h.len);
+	memset(out + end, 0, WAL_PAGE_LEN - end);
+	memcpy(out, head, h.len);
+	wal_header_open(out);
+	return 0;
+}
+
+/* What of the header's changed fields lies in the range: the info bits are in granule 0, the generation in granule 2.
+ */
+static bool
+range_has(size_t off, size_t len, size_t granule)
+{
+	return off <= granule && off + len >= granule + WAL_GRANULE;
+}
+
+static int
+check_range(size_t off, size_t len, struct err *err)
+{
+	if (off % WAL_GRANULE != 0 || len % WAL_GRANULE != 0 || off > WAL_PAGE_LEN || len > WAL_PAGE_LEN - off)
+		return err_set(err, ERR_FAILED, "a range of %zu bytes at %zu is not made of granules of a WAL page", len, off);
+	return 0;
+}
+
+/* The part of a range behind the header; with raw_zeros its zero granules stay. */
+static int
+range_xor(EVP_CIPHER_CTX *ctx, const struct wal_header *h, uint32_t generation, bool raw_zeros, size_t off,
+          uint8_t *data, size_t len, struct err *err)
+{
+	size_t skip = off < h->len ? h->len - off : 0;
+	uint8_t buf[WAL_PAGE_LEN];
+
+	if (skip >= len)
+		return 0;
+	off += skip;
+	data += skip;
+	len -= skip;
+	if (!raw_zeros || !granule_maybe_zero(data, len))
+		return xor_range(ctx, h->tli, generation, h->pageaddr, off, data, data, len, err);
+	if (xor_range(ctx, h->tli, generation, h->pageaddr, off, data, buf, len, err) != 0)
+		return -1;
+	granule_mask(data, buf, data, len);
+	return 0;
+}
+
+int
+wal_range_decrypt(struct wal_cipher *c, const struct wal_header *h, size_t off, uint8_t *data, size_t len,
+                  struct err *err)
+{
+	EVP_CIPHER_CTX *ctx;
+
+	if (check_range(off, len, err) != 0)
+		return -1;
+	if (!h->encrypted)
+		return 0;
+	if ((ctx = context_for(c, h->epoch7, err)) == NULL ||
+	    range_xor(ctx, h, h->generation, true, off, data, len, err) != 0)
+		return -1;
+	if (range_has(off, len, 0))
+		open_info(data + OFF_INFO - off);
+	if (range_has(off, len, 2 * WAL_GRANULE))
+		memset(data + OFF_GENERATION - off, 0, 4);
+	return 0;
+}
+
+int
+wal_range_encrypt(struct wal_cipher *c, const struct wal_header *h, uint32_t generation, bool raw_zeros, size_t off,
+                  uint8_t *data, size_t len, struct err *err)
+{
+	const struct keyset_epoch *epoch;
+	EVP_CIPHER_CTX *ctx;
+
+	if (check_range(off, len, err) != 0)
+		return -1;
+	if (h->encrypted)
+		return err_set(err, ERR_REFUSED, "the WAL page is encrypted already");
+	if ((epoch = write_epoch(c->ks, h->tli, err)) == NULL ||
+	    (ctx = context_for(c, epoch->number % KEYSET_MAX_EPOCHS, err)) == NULL ||
+	    range_xor(ctx, h, generation, raw_zeros, off, data, len, err) != 0)
+		return -1;
+	if (range_has(off, len, 0))
+		seal_info(data + OFF_INFO - off, epoch->number);
+	if (range_has(off, len, 2 * WAL_GRANULE))
+		memcpy(data + OFF_GENERATION - off, &generation, sizeof(generation));
+	return 0;
+}
+
+static uint8_t *
+put_be(uint8_t *p, uint64_t v, int len)
+{
+	for (int i = len - 1; i >= 0; i--)
+		*p++ = (uint8_t)(v >> 8 * i);
+	return p;
+}
+
+int
+wal_proxy_generation(const struct keyset *ks, uint64_t system_identifier, uint32_t tli,
+                     const uint8_t history_sha256[static 32], uint64_t incarnation, uint32_t *generation,
+                     struct err *err)
+{
+	const struct keyset_epoch *epoch = write_epoch(ks, tli, err);
+	uint8_t key[32], mac[32], text[8 + 4 + 32 + 8], *p = text;
+	int rc;
+
+	*generation = 0;
+	if (epoch == NULL ||
+	    key_derive(epoch->key.bytes, (size_t)epoch->key.len, GENERATION_KEY_INFO, key, sizeof(key), err) != 0)
+		return -1;
+	p = put_be(p, system_identifier, 8);
+	p = put_be(p, tli, 4);
+	memcpy(p, history_sha256, 32);
+	put_be(p + 32, incarnation, 8);
+	rc = hmac_sha256(key, sizeof(key), text, sizeof(text), mac, err);
+	secmem_wipe(key, sizeof(key));
+	if (rc != 0)
+		return -1;
+	*generation =
+	    WAL_GENERATION_PROXY | (uint32_t)mac[0] << 24 | (uint32_t)mac[1] << 16 | (uint32_t)mac[2] << 8 | mac[3];
+	return 0;
+}
+
+int
+wal_random_generation(uint32_t *generation, struct err *err)
+{
+	uint8_t bytes[4];
+
+	*generation = 0;
+	if (random_bytes(bytes, sizeof(bytes), err) != 0)
+		return -1;
+	*generation = load32(bytes) & ~WAL_GENERATION_PROXY;
+	return 0;
+}
