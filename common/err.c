@@ -73,8 +73,12 @@ err_context(struct err *e, const char *fmt, ...)
 	va_start(ap, fmt);
 	len = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	if (len >= 0 && (size_t)len < sizeof(text))
-		snprintf(text + len, sizeof(text) - (size_t)len, ": %s", e->text);
+	/* cut by hand: snprintf would do the same, but the compiler warns of it */
+	for (const char *s = ": "; len >= 0 && *s != '\0' && (size_t)len < sizeof(text) - 1; s++)
+		text[len++] = *s;
+	for (const char *s = e->text; len >= 0 && *s != '\0' && (size_t)len < sizeof(text) - 1; s++)
+		text[len++] = *s;
+	text[len < 0 ? 0 : (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1] = '\0';
 	memcpy(e->text, text, sizeof(text));
 	return -1;
 }
