@@ -33,7 +33,7 @@ SHIMS := postgres initdb pg_ctl pg_checksums pg_controldata pg_resetwal pg_rewin
 
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
-.PHONY: all programs tests fuzzers demo check check-unit check-docs bench lint install clean packages
+.PHONY: all programs tests fuzzers demo check check-tap check-unit check-docs bench lint install clean packages
 all: packages
 	@$(MAKE) --no-print-directory programs
 programs: $(PROGRAMS)
@@ -87,6 +87,10 @@ demo:
 check:
 	@scripts/packages check
 	@scripts/check
+# Some files of tests/t only, e.g. make check-tap TESTS="tests/t/001_main.pl"
+check-tap:
+	@scripts/packages check
+	@scripts/check $(TESTS)
 check-unit: packages
 	@$(MAKE) --no-print-directory tests
 	prove --timer -e '' $(UNIT)
