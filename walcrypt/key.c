@@ -3,14 +3,14 @@
 #include <string.h>
 #include <strings.h>
 
-#include <openssl/core_names.h>
 #include <openssl/evp.h>
-#include <openssl/kdf.h>
-#include <openssl/params.h>
 
 #include "walcrypt/crypto.h"
+#include "walcrypt/digest.h"
 #include "walcrypt/random.h"
 #include "walcrypt/secmem.h"
+
+#define HASH_LEN 32
 
 /* What a .wkey file wraps. CFE writes its C struct as it lies in memory, so klen is in host order. */
 struct wkey {
@@ -76,36 +76,44 @@ key_generate(enum key_method method, struct data_key *key, struct err *err)
 	return 0;
 }
 
+/*
+ * HKDF-SHA256, RFC 5869, without salt. By hand on HMAC: libcrypto's HKDF fetches algorithms while it holds the key, and
+ * would leave its bookkeeping in the keys' memory.
+ */
 int
 key_derive(const uint8_t *ikm, size_t ikm_len, const char *info, uint8_t *out, size_t out_len, struct err *err)
 {
-	char sha256[] = "SHA256";
-	OSSL_PARAM params[] = {
-	    OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, sha256, 0),
-	    OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)ikm, ikm_len),
-	    OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)(uintptr_t)info, strlen(info)),
-	    OSSL_PARAM_construct_end(),
-	};
-	/* fetched outside the bracket: libcrypto keeps what it fetched, and that is no secret */
-	EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
-	EVP_MD *md = EVP_MD_fetch(NULL, sha256, NULL);
-	EVP_KDF_CTX *ctx = NULL;
+	static const uint8_t no_salt[HASH_LEN];
+	uint8_t prk[HASH_LEN], t[DIGEST_MAX_LEN];
+	struct digest *d = NULL;
+	size_t done = 0;
 	int rc = -1;
 
 	memset(out, 0, out_len);
-	secmem_enter();
-	if (kdf != NULL && md != NULL && (ctx = EVP_KDF_CTX_new(kdf)) != NULL &&
-	    EVP_KDF_derive(ctx, out, out_len, params) == 1)
-		rc = 0;
-	EVP_KDF_CTX_free(ctx);
-	secmem_leave();
-	EVP_MD_free(md);
-	EVP_KDF_free(kdf);
-	if (rc != 0) {
-		secmem_wipe(out, out_len);
-		return crypto_err(err, "could not derive a key");
+	if (out_len > 255 * HASH_LEN)
+		return err_set(err, ERR_FAILED, "cannot derive a key of %zu bytes", out_len);
+	if (hmac_sha256(no_salt, sizeof(no_salt), ikm, ikm_len, prk, err) != 0)
+		goto done;
+	for (uint8_t i = 1; done < out_len; i++) {
+		size_t n = out_len - done < HASH_LEN ? out_len - done : HASH_LEN;
+
+		if ((d = digest_new_hmac(prk, sizeof(prk), err)) == NULL ||
+		    (i > 1 && digest_update(d, t, HASH_LEN, err) != 0) || digest_update(d, info, strlen(info), err) != 0 ||
+		    digest_update(d, &i, 1, err) != 0 || digest_final(d, t, err) != HASH_LEN)
+			goto done;
+		digest_free(d);
+		d = NULL;
+		memcpy(out + done, t, n);
+		done += n;
 	}
-	return 0;
+	rc = 0;
+done:
+	digest_free(d);
+	if (rc != 0)
+		secmem_wipe(out, out_len);
+	secmem_wipe(prk, sizeof(prk));
+	secmem_wipe(t, sizeof(t));
+	return rc;
 }
 
 int
