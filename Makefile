@@ -16,6 +16,7 @@ ALL_CFLAGS = $(BASE) $(HARDEN) $(WERROR) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pthread -Wl,-z,relro,-z,now $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 PG_INCLUDE = $(shell $(PG_CONFIG) --includedir-server)
 
+comma := ,
 src = $(patsubst %.c,$(B)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
 COMMON := $(call src,common)
 CORE := $(call src,walcrypt)
@@ -56,9 +57,11 @@ $(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(COMMON) storage/e
 	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-Bsymbolic -Wl,--exclude-libs,ALL -Wl,--version-script=storage/exports.map \
 		-o $@ $(STORAGE) $(CORE) $(COMMON) -l:libcrypto.a -l:libisal.a -ldl
 
+# tests/unit/failmalloc.h: unit tests can make each of our allocations fail.
+WRAP := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc strdup strndup secmem_alloc)
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -ljansson -lisal
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ -lcrypto -ljansson -lisal
 
 $(B)/tests/%: $(B)/obj/tests/bench/%.o $(CORE) $(COMMON)
 	@mkdir -p $(@D)

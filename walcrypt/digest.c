@@ -153,7 +153,12 @@ digest_final(struct digest *d, uint8_t out[static DIGEST_MAX_LEN], struct err *e
 
 	memset(out, 0, DIGEST_MAX_LEN);
 	if (d->mac != NULL) {
-		if (EVP_MAC_final(d->mac, out, &mac_len, DIGEST_MAX_LEN) != 1)
+		int rc;
+
+		secmem_enter(); /* it copies its keyed inner state */
+		rc = EVP_MAC_final(d->mac, out, &mac_len, DIGEST_MAX_LEN);
+		secmem_leave();
+		if (rc != 1)
 			return crypto_err(err, "could not finish an HMAC");
 		return (int)mac_len;
 	}

@@ -23,13 +23,16 @@ struct digest *digest_new_hmac(const uint8_t *key, size_t key_len, struct err *e
 /* An independent object in the same state: the value so far can be had without ending the running one. */
 struct digest *digest_copy(const struct digest *d, struct err *err);
 int digest_update(struct digest *d, const void *data, size_t len, struct err *err);
-/* Writes the digest (CRC32C: 4 bytes as the manifest prints them, least significant first) and returns its length, or -1. */
+/* Writes the digest (CRC32C: 4 bytes as the manifest prints them, least significant first) and returns its length, or
+ * -1. */
 int digest_final(struct digest *d, uint8_t out[static DIGEST_MAX_LEN], struct err *err);
 void digest_free(struct digest *d); /* wipes; NULL allowed */
 
 /* One-shot HMAC-SHA256. */
-int hmac_sha256(const uint8_t *key, size_t key_len, const void *data, size_t len, uint8_t out[static 32], struct err *err);
-/* CRC32C of PostgreSQL's WAL records (initial value and final inversion included); crc is the value so far, 0 to begin. */
+int hmac_sha256(const uint8_t *key, size_t key_len, const void *data, size_t len, uint8_t out[static 32],
+                struct err *err);
+/* CRC32C of PostgreSQL's WAL records (initial value and final inversion included); crc is the value so far, 0 to begin.
+ */
 uint32_t crc32c(uint32_t crc, const void *data, size_t len);
 
 #endif

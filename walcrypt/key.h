@@ -21,7 +21,7 @@
 #define KEK_LEN 32
 #define KEY_ID_LEN 8
 #define KEY_ID_HEX_LEN (2 * KEY_ID_LEN + 1) /* with the NUL */
-#define KEY_WRAPPED_LEN 48				/* a .wkey file: AES-256-KWP of {int32 klen, key[32]} */
+#define KEY_WRAPPED_LEN 48                  /* a .wkey file: AES-256-KWP of {int32 klen, key[32]} */
 
 enum key_method { KEY_AES128 = 1, KEY_AES192 = 2, KEY_AES256 = 3 }; /* CFE's numbers */
 
@@ -44,11 +44,13 @@ int key_derive(const uint8_t *ikm, size_t ikm_len, const char *info, uint8_t *ou
 int key_id(const uint8_t *key, size_t len, uint8_t id[static KEY_ID_LEN], struct err *err);
 int key_id_hex(const uint8_t *key, size_t len, char hex[static KEY_ID_HEX_LEN], struct err *err);
 
-/* Wrap/unwrap as CFE does: AES-256 Key Wrap with Padding (RFC 5649) of the 36-byte struct {int klen (host order), key[32]}.
- * Unwrap: ERR_WRONG_KEY when the integrity check fails (wrong cluster key or changed bytes: KWP cannot tell them apart),
- * ERR_DAMAGED when it opens but holds no valid key. key zeroed on error. */
-int key_wrap(const uint8_t kek[static KEK_LEN], const struct data_key *key, uint8_t out[static KEY_WRAPPED_LEN], struct err *err);
-int key_unwrap(const uint8_t kek[static KEK_LEN], const uint8_t in[static KEY_WRAPPED_LEN], struct data_key *key, struct err *err);
+/* Wrap/unwrap as CFE does: AES-256 Key Wrap with Padding (RFC 5649) of the 36-byte struct {int klen (host order),
+ * key[32]}. Unwrap: ERR_WRONG_KEY when the integrity check fails (wrong cluster key or changed bytes: KWP cannot tell
+ * them apart), ERR_DAMAGED when it opens but holds no valid key. key zeroed on error. */
+int key_wrap(const uint8_t kek[static KEK_LEN], const struct data_key *key, uint8_t out[static KEY_WRAPPED_LEN],
+             struct err *err);
+int key_unwrap(const uint8_t kek[static KEK_LEN], const uint8_t in[static KEY_WRAPPED_LEN], struct data_key *key,
+               struct err *err);
 
 /* RFC 5649 itself, for any length (vectors); out holds ((len+7)/8)*8 + 8 bytes. Return bytes written, or -1. */
 int kwp_wrap(const uint8_t *kek, size_t kek_len, const uint8_t *in, size_t len, uint8_t *out, struct err *err);

@@ -1,5 +1,6 @@
 /*
- * keyset: one relation key and the WAL key's epochs; opaque, in secure memory, immutable once made (so shared freely between threads).
+ * keyset: one relation key and the WAL key's epochs; opaque, in secure memory, immutable once made (so shared freely
+ * between threads).
  *
  * Packed form (what a pipe carries from `walcrypt-ctl unlock` to a server; never stored): docs/formats/keyset.md.
  *   "WCKS" | version u32 = 1 | method u32 | system identifier u64 | nepochs u32 | relation key [32]
@@ -19,15 +20,15 @@
 struct keyset;
 
 struct keyset_epoch {
-	uint32_t number;		 /* 1, 2, ... ascending */
+	uint32_t number;         /* 1, 2, ... ascending */
 	uint32_t after_timeline; /* used for timelines above this one; 0 for epoch 1; never falling */
 	struct data_key key;
 };
 
-/* Make one from its parts (copied). nepochs 1..128, numbers ascending within a window of 128, all keys of the method's length; else ERR_DAMAGED.
- * system_identifier 0: not bound to a cluster yet. */
+/* Make one from its parts (copied). nepochs 1..128, numbers ascending within a window of 128, all keys of the method's
+ * length; else ERR_DAMAGED. system_identifier 0: not bound to a cluster yet. */
 struct keyset *keyset_new(enum key_method method, uint64_t system_identifier, const struct data_key *relation,
-						  const struct keyset_epoch *epochs, size_t nepochs, struct err *err);
+                          const struct keyset_epoch *epochs, size_t nepochs, struct err *err);
 struct keyset *keyset_unpack(const uint8_t *data, size_t len, struct err *err);
 /* out in secmem, to be freed with secmem_free; NULL on error. */
 uint8_t *keyset_pack(const struct keyset *ks, size_t *len, struct err *err);
@@ -40,7 +41,8 @@ size_t keyset_nepochs(const struct keyset *ks);
 const struct keyset_epoch *keyset_epoch_at(const struct keyset *ks, size_t i);
 /* The epoch whose number modulo 128 is epoch7, or NULL. */
 const struct keyset_epoch *keyset_wal_read(const struct keyset *ks, unsigned epoch7);
-/* The highest epoch whose after_timeline is below tli; never NULL for tli >= 1 (epoch 1 has after_timeline 0), else NULL. */
+/* The highest epoch whose after_timeline is below tli; never NULL for tli >= 1 (epoch 1 has after_timeline 0), else
+ * NULL. */
 const struct keyset_epoch *keyset_wal_write(const struct keyset *ks, uint32_t tli);
 
 #endif

@@ -3,18 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
-
-#include "walcrypt/crypto.h"
+#include "walcrypt/cipher.h"
 #include "walcrypt/granule.h"
 #include "walcrypt/secmem.h"
 
-#define TWEAK_LEN 16
 #define XTS_MAX_KEY_LEN 64
 #define NSECTORS (PAGE_LEN / PAGE_SECTOR_LEN)
 
 struct page_cipher {
-	EVP_CIPHER_CTX *enc, *dec; /* keyed once; each page sets only the tweak */
+	struct cipher *enc, *dec;
 };
 
 static void
@@ -25,7 +22,7 @@ put32(uint8_t *p, uint32_t v)
 }
 
 static void
-tweak_make(uint8_t tweak[static TWEAK_LEN], const struct page_at *at, uint32_t block)
+tweak_make(uint8_t tweak[static CIPHER_IV_LEN], const struct page_at *at, uint32_t block)
 {
 	put32(tweak, at->db);
 	put32(tweak + 4, at->rel);
@@ -36,52 +33,26 @@ tweak_make(uint8_t tweak[static TWEAK_LEN], const struct page_at *at, uint32_t b
 	tweak[15] = 0;
 }
 
-static EVP_CIPHER_CTX *
-context_new(const EVP_CIPHER *cipher, const uint8_t *key, int encrypt)
-{
-	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-
-	if (ctx != NULL && EVP_CipherInit_ex2(ctx, cipher, key, NULL, encrypt, NULL) != 1) {
-		EVP_CIPHER_CTX_free(ctx);
-		ctx = NULL;
-	}
-	return ctx;
-}
-
 struct page_cipher *
 page_cipher_new(const struct data_key *relation_key, struct err *err)
 {
 	/* there is no XTS-AES-192: a key of 24 bytes derives one for XTS-AES-256 */
-	bool small = relation_key->len == 16;
-	struct page_cipher *c = NULL;
-	EVP_CIPHER *cipher = NULL;
-	uint8_t key[XTS_MAX_KEY_LEN];
+	size_t len = relation_key->len == 16 ? 32 : 64;
+	struct page_cipher *c = calloc(1, sizeof(*c));
+	uint8_t key[XTS_MAX_KEY_LEN] = {0};
 
-	if (key_derive(relation_key->bytes, (size_t)relation_key->len, "walcrypt page xts v1", key, small ? 32 : 64, err) !=
-	    0)
-		return NULL;
-	if ((c = calloc(1, sizeof(*c))) == NULL) {
+	if (c == NULL) {
 		err_nomem(err);
-		goto fail;
+		return NULL;
 	}
-	cipher = EVP_CIPHER_fetch(NULL, small ? "AES-128-XTS" : "AES-256-XTS", NULL);
-	if (cipher != NULL) {
-		secmem_enter();
-		c->enc = context_new(cipher, key, 1);
-		c->dec = context_new(cipher, key, 0);
-		secmem_leave();
-	}
-	EVP_CIPHER_free(cipher);
-	if (c->enc == NULL || c->dec == NULL) {
-		crypto_err(err, "could not set up the page cipher");
-		goto fail;
+	if (key_derive(relation_key->bytes, (size_t)relation_key->len, "walcrypt page xts v1", key, len, err) != 0 ||
+	    (c->enc = cipher_new(CIPHER_XTS_ENCRYPT, key, len, err)) == NULL ||
+	    (c->dec = cipher_new(CIPHER_XTS_DECRYPT, key, len, err)) == NULL) {
+		page_cipher_free(c);
+		c = NULL;
 	}
 	secmem_wipe(key, sizeof(key));
 	return c;
-fail:
-	secmem_wipe(key, sizeof(key));
-	page_cipher_free(c);
-	return NULL;
 }
 
 void
@@ -89,22 +60,18 @@ page_cipher_free(struct page_cipher *c)
 {
 	if (c == NULL)
 		return;
-	EVP_CIPHER_CTX_free(c->enc);
-	EVP_CIPHER_CTX_free(c->dec);
+	cipher_free(c->enc);
+	cipher_free(c->dec);
 	free(c);
 }
 
 static int
-crypt_page(EVP_CIPHER_CTX *ctx, const struct page_at *at, uint32_t block, const uint8_t *in, uint8_t *out)
+crypt_page(struct cipher *c, const struct page_at *at, uint32_t block, const uint8_t *in, uint8_t *out, struct err *err)
 {
-	uint8_t tweak[TWEAK_LEN];
-	int n = 0;
+	uint8_t tweak[CIPHER_IV_LEN];
 
 	tweak_make(tweak, at, block);
-	if (EVP_CipherInit_ex2(ctx, NULL, NULL, tweak, -1, NULL) != 1 ||
-	    EVP_CipherUpdate(ctx, out, &n, in, PAGE_LEN) != 1 || n != PAGE_LEN)
-		return -1;
-	return 0;
+	return cipher_run(c, tweak, in, out, PAGE_LEN, err);
 }
 
 /* Bit i is set when sector i is all zero. */
@@ -129,9 +96,9 @@ page_encrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t
 
 		if (page_is_zero(from))
 			memset(to, 0, PAGE_LEN);
-		else if (crypt_page(c->enc, at, at->block + i, from, to) != 0) {
+		else if (crypt_page(c->enc, at, at->block + i, from, to, err) != 0) {
 			secmem_wipe(out, (size_t)n * PAGE_LEN);
-			return crypto_err(err, "could not encrypt a page");
+			return -1;
 		}
 	}
 	return 0;
@@ -150,9 +117,9 @@ page_decrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t
 			memset(to, 0, PAGE_LEN);
 			continue;
 		}
-		if (crypt_page(c->dec, at, at->block + i, from, to) != 0) {
+		if (crypt_page(c->dec, at, at->block + i, from, to, err) != 0) {
 			secmem_wipe(out, (size_t)n * PAGE_LEN);
-			return crypto_err(err, "could not decrypt a page");
+			return -1;
 		}
 		for (unsigned s = 0; zero != 0; s++, zero >>= 1)
 			if ((zero & 1) != 0)

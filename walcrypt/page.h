@@ -22,10 +22,10 @@
 enum page_fork { PAGE_FORK_MAIN = 0, PAGE_FORK_FSM = 1, PAGE_FORK_VM = 2, PAGE_FORK_INIT = 3 };
 
 struct page_at {
-	uint32_t db;	/* 0 for shared relations */
-	uint32_t rel;	/* relation file number */
+	uint32_t db;    /* 0 for shared relations */
+	uint32_t rel;   /* relation file number */
 	uint32_t block; /* from the start of the fork, not of the segment */
-	uint8_t fork;	/* enum page_fork */
+	uint8_t fork;   /* enum page_fork */
 	bool temp;
 };
 
@@ -38,8 +38,10 @@ void page_cipher_free(struct page_cipher *c);
 int page_encrypt(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, struct err *err);
 int page_decrypt(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, struct err *err);
 /* n pages in a row, at->block the first's. Same rules. */
-int page_encrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n, struct err *err);
-int page_decrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n, struct err *err);
+int page_encrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n,
+                      struct err *err);
+int page_decrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n,
+                      struct err *err);
 
 bool page_is_zero(const uint8_t *page); /* PAGE_LEN bytes */
 /* PostgreSQL's data checksum of a clear page (storage/checksum_impl.h), and what is stored in the page.

@@ -2,8 +2,9 @@
  * secmem: memory for keys: one arena of guarded pages, locked in RAM, left out of core dumps, wiped on free.
  *
  * OpenSSL's key schedules live in it too: secmem_hook_openssl() gives libcrypto an allocator that takes from the arena
- * while the calling thread is inside secmem_enter()/secmem_leave(), and from malloc otherwise; free and realloc tell by address.
- * mlock is not inherited by fork: a child calls secmem_relock() before it uses a key. All functions are thread-safe.
+ * while the calling thread is inside secmem_enter()/secmem_leave(), and from malloc otherwise; free and realloc tell by
+ * address. mlock is not inherited by fork: a child calls secmem_relock() before it uses a key. All functions are
+ * thread-safe.
  */
 #ifndef WALCRYPT_SECMEM_H
 #define WALCRYPT_SECMEM_H

@@ -3,15 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
-
-#include "walcrypt/crypto.h"
+#include "walcrypt/cipher.h"
 #include "walcrypt/digest.h"
 #include "walcrypt/granule.h"
 #include "walcrypt/random.h"
 #include "walcrypt/secmem.h"
 
-#define BLOCK_LEN 16
 #define CTR_KEY_INFO "walcrypt wal ctr v1"
 #define GENERATION_KEY_INFO "walcrypt wal generation v1"
 
@@ -27,7 +24,7 @@
 
 struct wal_cipher {
 	const struct keyset *ks;
-	EVP_CIPHER_CTX *ctx[KEYSET_MAX_EPOCHS]; /* by epoch modulo 128; NULL where the keyset has none */
+	struct cipher *by_epoch[KEYSET_MAX_EPOCHS]; /* by epoch modulo 128; NULL where the keyset has none */
 };
 
 static uint16_t
@@ -55,6 +52,14 @@ load64(const uint8_t *p)
 
 	memcpy(&v, p, sizeof(v));
 	return v;
+}
+
+static uint8_t *
+put_be(uint8_t *p, uint64_t v, int len)
+{
+	for (int i = len - 1; i >= 0; i--)
+		*p++ = (uint8_t)(v >> 8 * i);
+	return p;
 }
 
 enum wal_page_kind
@@ -131,48 +136,26 @@ struct wal_cipher *
 wal_cipher_new(const struct keyset *ks, struct err *err)
 {
 	struct wal_cipher *c = calloc(1, sizeof(*c));
-	size_t n = keyset_nepochs(ks);
-	uint8_t key[KEY_MAX_LEN];
-	EVP_CIPHER *cipher = NULL;
-	int key_len = key_method_len(keyset_method(ks));
+	uint8_t key[KEY_MAX_LEN] = {0};
 
 	if (c == NULL) {
 		err_nomem(err);
 		return NULL;
 	}
 	c->ks = ks;
-	cipher = EVP_CIPHER_fetch(NULL,
-	                          key_len == 16   ? "AES-128-CTR"
-	                          : key_len == 24 ? "AES-192-CTR"
-	                                          : "AES-256-CTR",
-	                          NULL);
-	if (cipher == NULL) {
-		crypto_err(err, "could not set up the WAL cipher");
-		goto fail;
-	}
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; c != NULL && i < keyset_nepochs(ks); i++) {
 		const struct keyset_epoch *e = keyset_epoch_at(ks, i);
-		EVP_CIPHER_CTX **ctx = &c->ctx[e->number % KEYSET_MAX_EPOCHS];
-		int ok;
+		size_t len = (size_t)e->key.len;
+		struct cipher **to = &c->by_epoch[e->number % KEYSET_MAX_EPOCHS];
 
-		if (key_derive(e->key.bytes, (size_t)e->key.len, CTR_KEY_INFO, key, (size_t)key_len, err) != 0)
-			goto fail;
-		secmem_enter();
-		ok = (*ctx = EVP_CIPHER_CTX_new()) != NULL && EVP_EncryptInit_ex2(*ctx, cipher, key, NULL, NULL) == 1;
-		secmem_leave();
-		if (!ok) {
-			crypto_err(err, "could not set up the WAL cipher");
-			goto fail;
+		if (key_derive(e->key.bytes, len, CTR_KEY_INFO, key, len, err) != 0 ||
+		    (*to = cipher_new(CIPHER_CTR, key, len, err)) == NULL) {
+			wal_cipher_free(c);
+			c = NULL;
 		}
 	}
 	secmem_wipe(key, sizeof(key));
-	EVP_CIPHER_free(cipher);
 	return c;
-fail:
-	secmem_wipe(key, sizeof(key));
-	EVP_CIPHER_free(cipher);
-	wal_cipher_free(c);
-	return NULL;
 }
 
 void
@@ -181,20 +164,20 @@ wal_cipher_free(struct wal_cipher *c)
 	if (c == NULL)
 		return;
 	for (size_t i = 0; i < KEYSET_MAX_EPOCHS; i++)
-		EVP_CIPHER_CTX_free(c->ctx[i]);
+		cipher_free(c->by_epoch[i]);
 	free(c);
 }
 
-static EVP_CIPHER_CTX *
-context_for(struct wal_cipher *c, unsigned epoch7, struct err *err)
+static struct cipher *
+cipher_for(struct wal_cipher *c, unsigned epoch7, struct err *err)
 {
-	EVP_CIPHER_CTX *ctx = epoch7 < KEYSET_MAX_EPOCHS ? c->ctx[epoch7] : NULL;
+	struct cipher *aes = epoch7 < KEYSET_MAX_EPOCHS ? c->by_epoch[epoch7] : NULL;
 
-	if (ctx == NULL) {
+	if (aes == NULL) {
 		err_set(err, ERR_WRONG_KEY, "the keyset has no WAL key of epoch %u (modulo %d)", epoch7, KEYSET_MAX_EPOCHS);
 		err_hint(err, "Give this directory the keyset that holds all epochs of its WAL.");
 	}
-	return ctx;
+	return aes;
 }
 
 static const struct keyset_epoch *
@@ -207,54 +190,30 @@ write_epoch(const struct keyset *ks, uint32_t tli, struct err *err)
 	return e;
 }
 
-/* Set ctx to AES block `block` of the page: counter block as docs/formats/wal.md has it, big-endian. */
+/* XOR the keystream from byte `off` of the page on. The counter block is big-endian, docs/formats/wal.md. */
 static int
-seek(EVP_CIPHER_CTX *ctx, uint32_t tli, uint32_t generation, uint64_t pageaddr, size_t block)
-{
-	uint64_t low = pageaddr / WAL_PAGE_LEN << 16 | block;
-	uint8_t iv[BLOCK_LEN];
-
-	for (int i = 0; i < 4; i++) {
-		iv[i] = (uint8_t)(tli >> (24 - 8 * i));
-		iv[4 + i] = (uint8_t)(generation >> (24 - 8 * i));
-	}
-	for (int i = 0; i < 8; i++)
-		iv[8 + i] = (uint8_t)(low >> (56 - 8 * i));
-	return EVP_EncryptInit_ex2(ctx, NULL, NULL, iv, NULL) == 1 ? 0 : -1;
-}
-
-/* XOR the keystream from byte `off` of the page on. A start inside a block first uses up the keystream before it. */
-static int
-xor_range(EVP_CIPHER_CTX *ctx, uint32_t tli, uint32_t generation, uint64_t pageaddr, size_t off, const uint8_t *in,
+xor_range(struct cipher *aes, uint32_t tli, uint32_t generation, uint64_t pageaddr, size_t off, const uint8_t *in,
           uint8_t *out, size_t len, struct err *err)
 {
-	uint8_t skip[BLOCK_LEN] = {0};
-	int n = 0;
+	uint8_t iv[CIPHER_IV_LEN];
 
 	if (len == 0)
 		return 0;
-	if (seek(ctx, tli, generation, pageaddr, off / BLOCK_LEN) != 0 ||
-	    (off % BLOCK_LEN != 0 && EVP_EncryptUpdate(ctx, skip, &n, skip, (int)(off % BLOCK_LEN)) != 1) ||
-	    EVP_EncryptUpdate(ctx, out, &n, in, (int)len) != 1 || n != (int)len) {
-		secmem_wipe(out, len);
-		secmem_wipe(skip, sizeof(skip));
-		return crypto_err(err, "could not encrypt or decrypt WAL");
-	}
-	secmem_wipe(skip, sizeof(skip));
-	return 0;
+	put_be(put_be(put_be(iv, tli, 4), generation, 4), pageaddr / WAL_PAGE_LEN << 16 | off / CIPHER_IV_LEN, 8);
+	return cipher_run_from(aes, iv, off % CIPHER_IV_LEN, in, out, len, err);
 }
 
 int
 wal_cipher_xor(struct wal_cipher *c, unsigned epoch7, uint32_t tli, uint32_t generation, uint64_t pageaddr, size_t off,
                const uint8_t *in, uint8_t *out, size_t len, struct err *err)
 {
-	EVP_CIPHER_CTX *ctx;
+	struct cipher *aes;
 
 	if (off > WAL_PAGE_LEN || len > WAL_PAGE_LEN - off)
 		return err_set(err, ERR_FAILED, "a range of %zu bytes at %zu lies outside a WAL page", len, off);
-	if ((ctx = context_for(c, epoch7, err)) == NULL)
+	if ((aes = cipher_for(c, epoch7, err)) == NULL)
 		return -1;
-	return xor_range(ctx, tli, generation, pageaddr, off, in, out, len, err);
+	return xor_range(aes, tli, generation, pageaddr, off, in, out, len, err);
 }
 
 /*
@@ -262,14 +221,14 @@ wal_cipher_xor(struct wal_cipher *c, unsigned epoch7, uint32_t tli, uint32_t gen
  * in front; the header's bytes that this scrambles are put back by the caller, which has them.
  */
 static int
-xor_body(EVP_CIPHER_CTX *ctx, const struct wal_header *h, uint32_t generation, const uint8_t *in, uint8_t *out,
+xor_body(struct cipher *aes, const struct wal_header *h, uint32_t generation, const uint8_t *in, uint8_t *out,
          size_t end, struct err *err)
 {
-	size_t start = h->len / BLOCK_LEN * BLOCK_LEN;
+	size_t start = h->len / CIPHER_IV_LEN * CIPHER_IV_LEN;
 
 	return end <= h->len
 	           ? 0
-	           : xor_range(ctx, h->tli, generation, h->pageaddr, start, in + start, out + start, end - start, err);
+	           : xor_range(aes, h->tli, generation, h->pageaddr, start, in + start, out + start, end - start, err);
 }
 
 int
@@ -278,7 +237,7 @@ wal_page_encrypt(struct wal_cipher *c, uint32_t generation, bool last, const uin
 	uint8_t head[WAL_LONG_HEADER_LEN], buf[WAL_PAGE_LEN];
 	const struct keyset_epoch *epoch;
 	struct wal_header h;
-	EVP_CIPHER_CTX *ctx;
+	struct cipher *aes;
 	bool masked;
 	size_t end;
 
@@ -297,13 +256,13 @@ wal_page_encrypt(struct wal_cipher *c, uint32_t generation, bool last, const uin
 		return err_set(err, ERR_REFUSED, "this is not a WAL page: it has no valid page header");
 	}
 	if ((epoch = write_epoch(c->ks, h.tli, err)) == NULL ||
-	    (ctx = context_for(c, epoch->number % KEYSET_MAX_EPOCHS, err)) == NULL)
+	    (aes = cipher_for(c, epoch->number % KEYSET_MAX_EPOCHS, err)) == NULL)
 		return -1;
 
 	memcpy(head, in, sizeof(head));
 	end = granule_len_without_tail(in + h.len, WAL_PAGE_LEN - h.len) + h.len;
 	masked = last && granule_maybe_zero(in + h.len, end - h.len);
-	if (xor_body(ctx, &h, generation, in, masked ? buf : out, end, err) != 0) {
+	if (xor_body(aes, &h, generation, in, masked ? buf : out, end, err) != 0) {
 		secmem_wipe(out, WAL_PAGE_LEN);
 		return -1;
 	}
@@ -320,7 +279,7 @@ wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, struct e
 {
 	uint8_t head[WAL_LONG_HEADER_LEN], buf[WAL_PAGE_LEN];
 	struct wal_header h;
-	EVP_CIPHER_CTX *ctx;
+	struct cipher *aes;
 	bool masked;
 	size_t end;
 
@@ -329,14 +288,14 @@ wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, struct e
 			memcpy(out, in, WAL_PAGE_LEN);
 		return 0;
 	}
-	if ((ctx = context_for(c, h.epoch7, err)) == NULL) {
+	if ((aes = cipher_for(c, h.epoch7, err)) == NULL) {
 		memset(out, 0, WAL_PAGE_LEN);
 		return -1;
 	}
 	memcpy(head, in, sizeof(head));
 	end = granule_len_without_tail(in + h.len, WAL_PAGE_LEN - h.len) + h.len;
 	masked = granule_maybe_zero(in + h.len, end - h.len);
-	if (xor_body(ctx, &h, h.generation, in, masked ? buf : out, end, err) != 0) {
+	if (xor_body(aes, &h, h.generation, in, masked ? buf : out, end, err) != 0) {
 		secmem_wipe(out, WAL_PAGE_LEN);
 		return -1;
 	}
@@ -366,7 +325,7 @@ check_range(size_t off, size_t len, struct err *err)
 
 /* The part of a range behind the header; with raw_zeros its zero granules stay. */
 static int
-range_xor(EVP_CIPHER_CTX *ctx, const struct wal_header *h, uint32_t generation, bool raw_zeros, size_t off,
+range_xor(struct cipher *aes, const struct wal_header *h, uint32_t generation, bool raw_zeros, size_t off,
           uint8_t *data, size_t len, struct err *err)
 {
 	size_t skip = off < h->len ? h->len - off : 0;
@@ -378,8 +337,8 @@ range_xor(EVP_CIPHER_CTX *ctx, const struct wal_header *h, uint32_t generation, 
 	data += skip;
 	len -= skip;
 	if (!raw_zeros || !granule_maybe_zero(data, len))
-		return xor_range(ctx, h->tli, generation, h->pageaddr, off, data, data, len, err);
-	if (xor_range(ctx, h->tli, generation, h->pageaddr, off, data, buf, len, err) != 0)
+		return xor_range(aes, h->tli, generation, h->pageaddr, off, data, data, len, err);
+	if (xor_range(aes, h->tli, generation, h->pageaddr, off, data, buf, len, err) != 0)
 		return -1;
 	granule_mask(data, buf, data, len);
 	return 0;
@@ -389,14 +348,14 @@ int
 wal_range_decrypt(struct wal_cipher *c, const struct wal_header *h, size_t off, uint8_t *data, size_t len,
                   struct err *err)
 {
-	EVP_CIPHER_CTX *ctx;
+	struct cipher *aes;
 
 	if (check_range(off, len, err) != 0)
 		return -1;
 	if (!h->encrypted)
 		return 0;
-	if ((ctx = context_for(c, h->epoch7, err)) == NULL ||
-	    range_xor(ctx, h, h->generation, true, off, data, len, err) != 0)
+	if ((aes = cipher_for(c, h->epoch7, err)) == NULL ||
+	    range_xor(aes, h, h->generation, true, off, data, len, err) != 0)
 		return -1;
 	if (range_has(off, len, 0))
 		open_info(data + OFF_INFO - off);
@@ -410,29 +369,21 @@ wal_range_encrypt(struct wal_cipher *c, const struct wal_header *h, uint32_t gen
                   uint8_t *data, size_t len, struct err *err)
 {
 	const struct keyset_epoch *epoch;
-	EVP_CIPHER_CTX *ctx;
+	struct cipher *aes;
 
 	if (check_range(off, len, err) != 0)
 		return -1;
 	if (h->encrypted)
 		return err_set(err, ERR_REFUSED, "the WAL page is encrypted already");
 	if ((epoch = write_epoch(c->ks, h->tli, err)) == NULL ||
-	    (ctx = context_for(c, epoch->number % KEYSET_MAX_EPOCHS, err)) == NULL ||
-	    range_xor(ctx, h, generation, raw_zeros, off, data, len, err) != 0)
+	    (aes = cipher_for(c, epoch->number % KEYSET_MAX_EPOCHS, err)) == NULL ||
+	    range_xor(aes, h, generation, raw_zeros, off, data, len, err) != 0)
 		return -1;
 	if (range_has(off, len, 0))
 		seal_info(data + OFF_INFO - off, epoch->number);
 	if (range_has(off, len, 2 * WAL_GRANULE))
 		memcpy(data + OFF_GENERATION - off, &generation, sizeof(generation));
 	return 0;
-}
-
-static uint8_t *
-put_be(uint8_t *p, uint64_t v, int len)
-{
-	for (int i = len - 1; i >= 0; i--)
-		*p++ = (uint8_t)(v >> 8 * i);
-	return p;
 }
 
 int
