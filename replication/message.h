@@ -14,7 +14,8 @@
 #include "common/err.h"
 #include "replication/buffer.h"
 
-#define MESSAGE_STARTUP_MAX 10000 /* PostgreSQL's MAX_STARTUP_PACKET_LENGTH: what an unknown client may make us hold   \
+#define MESSAGE_STARTUP_MAX                                                                                            \
+	10000                         /* PostgreSQL's MAX_STARTUP_PACKET_LENGTH: what an unknown client may make us hold   \
 	                               */
 #define MESSAGE_AUTH_MAX 65535    /* PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH */
 #define MESSAGE_COMMAND_MAX 65536 /* a replication command with its options; a name has at most 63 bytes */
