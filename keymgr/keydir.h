@@ -3,10 +3,11 @@
  *
  *   live/relation.wkey, wal.wkey, wal-<epoch>.wkey, keyset.json    (docs/formats/keydir.md; DESIGN section 4 rules)
  *   new/, old/ only while a change is under way
- * keyset.json is authenticated by HMAC-SHA256 under HKDF(cluster key, "walcrypt keyset mac v1") over, for every file of live/ sorted by
- * name: name length (u32 LE), name, data length (u32 LE), bytes; keyset.json itself enters with its "mac" member's value empty.
- * Four different errors: wrong cluster key (ERR_WRONG_KEY), damaged or swapped file (ERR_DAMAGED, names the file), missing file
- * (ERR_FAILED, os_errno ENOENT, names it), provider unreachable (ERR_UNREACHABLE, from kek_fetch).
+ * keyset.json is authenticated by HMAC-SHA256 under HKDF(cluster key, "walcrypt keyset mac v1") over, for every file of
+ * live/ sorted by name: name length (u32 LE), name, data length (u32 LE), bytes; keyset.json itself enters with its
+ * "mac" member's value empty. Four different errors: wrong cluster key (ERR_WRONG_KEY), damaged or swapped file
+ * (ERR_DAMAGED, names the file), missing file (ERR_FAILED, os_errno ENOENT, names it), provider unreachable
+ * (ERR_UNREACHABLE, from kek_fetch).
  */
 #ifndef KEYMGR_KEYDIR_H
 #define KEYMGR_KEYDIR_H
@@ -18,14 +19,17 @@
 #include "keymgr/provider.h"
 #include "walcrypt/keyset.h"
 
-/* What keyset.json says that needs no key: for `key show`, `status`, logs. NOT authenticated until keydir_open succeeded. */
+/* What keyset.json says that needs no key: for `key show`, `status`, logs. NOT authenticated until keydir_open
+ * succeeded. */
 struct keydir_info {
 	enum key_method method;
-	uint64_t system_identifier;
+	uint64_t system_identifier; /* 0: not bound to a cluster yet */
 	char relation_id[KEY_ID_HEX_LEN];
 	char kek_id[KEY_ID_HEX_LEN];
-	char provider[256];
-	char state[32];
+	char kek_version[64]; /* as the provider counts them; empty where it does not */
+	char provider[512];   /* a reference for people to read; never used to fetch a key */
+	char state[32];       /* "active" */
+	uint32_t wal_epoch;   /* the epoch that lies in wal.wkey; the others lie in wal-<epoch>.wkey */
 	size_t nepochs;
 	struct {
 		uint32_t number, after_timeline;
@@ -39,14 +43,18 @@ int keydir_read_info(const char *path, struct keydir_info *info, struct err *err
 bool keydir_exists(const char *path);
 /* Open and verify everything. */
 struct keyset *keydir_open(const char *path, const struct kek *kek, struct err *err);
-/* Write a new key directory; path must not exist or be empty; durable when it returns. reference: what kek_reference says. */
-int keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference, struct err *err);
+/* Write a new key directory; path must not exist or be empty; durable when it returns. reference: what kek_reference
+ * says. */
+int keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference,
+                  struct err *err);
 /* Replace the whole set durably through new/ and old/, verified by unwrapping before the old one goes. */
-int keydir_replace(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference, struct err *err);
+int keydir_replace(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference,
+                   struct err *err);
 /* Finish or undo a change that was cut off (CFE's four states); *did says what, "nothing to do" included. */
 int keydir_repair(const char *path, const char **did, struct err *err);
 
-/* The files of live/ as bytes, sorted by name, for a base backup that carries them: at most 160 files of at most 64 KiB. */
+/* The files of live/ as bytes, sorted by name, for a base backup that carries them: at most 160 files of at most 64
+ * KiB. */
 struct keydir_file {
 	char name[32];
 	uint8_t *data;

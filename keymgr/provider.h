@@ -1,9 +1,9 @@
 /*
  * provider: where a cluster key (KEK) comes from, behind one small interface. A provider is named by a URI:
- *   file:/path            64 hex digits in a file of mode 0600 or stricter (0640 when owned by root), owned by us or root
- *   command:COMMAND       CFE's contract: run by the shell, first line of stdout holds 64 hex digits (or encryptionkey=<hex>), exit status 0;
- *                         %d key directory, %p prompt, %R descriptor of the terminal, %% percent
- * Calls block until their deadline, so they are never made on an event loop, under a lock or on a data path.
+ *   file:/path            64 hex digits in a file of mode 0600 or stricter (0640 when owned by root), owned by us or
+ * root command:COMMAND       CFE's contract: run by the shell, first line of stdout holds 64 hex digits (or
+ * encryptionkey=<hex>), exit status 0; %d key directory, %p prompt, %R descriptor of the terminal, %% percent Calls
+ * block until their deadline, so they are never made on an event loop, under a lock or on a data path.
  */
 #ifndef KEYMGR_PROVIDER_H
 #define KEYMGR_PROVIDER_H
@@ -21,15 +21,17 @@ struct kek {
 /* What a [kek NAME] section or a URI says. Strings are the caller's and outlive the provider. */
 struct kek_conf {
 	const char *uri;
-	int timeout_ms;		 /* 0: the default, 30 s */
+	int timeout_ms;      /* 0: the default, 30 s */
 	const char *key_dir; /* what %d becomes; the directory that holds the .wkey files */
-	int terminal_fd;	 /* what %R becomes; -1: opens /dev/tty when needed */
+	int terminal_fd;     /* what %R becomes; -1: opens /dev/tty when needed */
 };
 
-/* struct kek in secmem; free with kek_free. ERR_UNREACHABLE (provider failed, timed out), ERR_USAGE (URI), ERR_REFUSED (file mode, key in the command). */
+/* struct kek in secmem; free with kek_free. ERR_UNREACHABLE (provider failed, timed out), ERR_USAGE (URI), ERR_REFUSED
+ * (file mode, key in the command). */
 struct kek *kek_fetch(const struct kek_conf *conf, struct err *err);
 void kek_free(struct kek *kek); /* wipes */
-/* Make a new cluster key where the provider can (file: creates the file, mode 0600, never overwrites). ERR_REFUSED where it cannot. */
+/* Make a new cluster key where the provider can (file: creates the file, mode 0600, never overwrites). ERR_REFUSED
+ * where it cannot. */
 int kek_create(const struct kek_conf *conf, struct err *err);
 /* The URI fit to be shown and logged (no secret in it). */
 void kek_reference(const struct kek_conf *conf, char *out, size_t out_len);

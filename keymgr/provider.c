@@ -1,0 +1,148 @@
+#include "keymgr/provider.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "keymgr/provider_scheme.h"
+#include "walcrypt/random.h"
+#include "walcrypt/secmem.h"
+
+#define KEK_HEX_LEN (2 * KEK_LEN)
+
+static const struct provider_scheme *const schemes[] = {&provider_file, &provider_command};
+
+static const struct provider_scheme *
+scheme_of(const struct kek_conf *conf, const char **rest, struct err *err)
+{
+	const char *colon = strchr(conf->uri, ':');
+
+	for (size_t i = 0; colon != NULL && i < sizeof(schemes) / sizeof(schemes[0]); i++)
+		if (strlen(schemes[i]->name) == (size_t)(colon - conf->uri) &&
+		    strncmp(schemes[i]->name, conf->uri, (size_t)(colon - conf->uri)) == 0) {
+			*rest = colon + 1;
+			if (**rest != '\0')
+				return schemes[i];
+			err_set(err, ERR_USAGE, "key provider \"%s\" names no source after the colon", conf->uri);
+			return NULL;
+		}
+	/* not quoted in full: a key given by mistake must not reach a log */
+	if (colon == NULL || provider_holds_key(conf->uri))
+		err_set(err, ERR_USAGE, "key provider is not of the form SCHEME:SOURCE");
+	else
+		err_set(err, ERR_USAGE, "key provider \"%.*s\" is not known",
+		        (int)(colon - conf->uri > 32 ? 32 : colon - conf->uri), conf->uri);
+	err_hint(err, "Known are file:PATH and command:COMMAND.");
+	return NULL;
+}
+
+bool
+provider_holds_key(const char *text)
+{
+	size_t run = 0;
+
+	for (; *text != '\0'; text++) {
+		run = isxdigit((unsigned char)*text) ? run + 1 : 0;
+		if (run >= KEK_HEX_LEN)
+			return true;
+	}
+	return false;
+}
+
+static int
+hex_digit(char ch)
+{
+	return ch >= '0' && ch <= '9'   ? ch - '0'
+	       : ch >= 'a' && ch <= 'f' ? ch - 'a' + 10
+	       : ch >= 'A' && ch <= 'F' ? ch - 'A' + 10
+	                                : -1;
+}
+
+int
+provider_parse_key(const char *text, size_t len, bool allow_named, const char *what, struct kek *kek, struct err *err)
+{
+	static const char named[] = "encryptionkey=";
+	const char *end = memchr(text, '\n', len), *rest;
+	size_t digits = 0;
+
+	end = end != NULL ? end : text + len;
+	for (rest = end; rest < text + len; rest++)
+		if (!isspace((unsigned char)*rest))
+			return err_set(err, ERR_FAILED, "%s gave more than one line", what);
+	if (allow_named && (size_t)(end - text) >= sizeof(named) - 1 && memcmp(text, named, sizeof(named) - 1) == 0)
+		text += sizeof(named) - 1;
+	for (; text < end; text++) {
+		int digit = hex_digit(*text);
+
+		if (*text == ' ' || *text == '\t' || *text == '\r')
+			continue;
+		if (digit < 0 || digits == KEK_HEX_LEN)
+			goto fail;
+		kek->key[digits / 2] = (uint8_t)(kek->key[digits / 2] << 4 | digit);
+		digits++;
+	}
+	if (digits == KEK_HEX_LEN)
+		return 0;
+fail:
+	secmem_wipe(kek->key, sizeof(kek->key));
+	err_set(err, ERR_FAILED, "%s gave no cluster key", what);
+	return err_hint(err, "A cluster key is one line of %d hexadecimal digits.", KEK_HEX_LEN);
+}
+
+struct kek *
+kek_fetch(const struct kek_conf *conf, struct err *err)
+{
+	struct kek_conf full = *conf;
+	const struct provider_scheme *scheme;
+	const char *rest;
+	struct kek *kek;
+
+	full.timeout_ms = conf->timeout_ms > 0 ? conf->timeout_ms : 30000;
+	if ((scheme = scheme_of(&full, &rest, err)) == NULL)
+		return NULL;
+	if ((kek = secmem_alloc(sizeof(*kek), err)) == NULL)
+		return NULL;
+	if (scheme->fetch(rest, &full, kek, err) != 0) {
+		kek_free(kek);
+		return NULL;
+	}
+	return kek;
+}
+
+void
+kek_free(struct kek *kek)
+{
+	secmem_free(kek);
+}
+
+int
+kek_create(const struct kek_conf *conf, struct err *err)
+{
+	const struct provider_scheme *scheme;
+	const char *rest;
+	struct kek *kek;
+	int result;
+
+	if ((scheme = scheme_of(conf, &rest, err)) == NULL)
+		return -1;
+	if (scheme->create == NULL) {
+		err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot make a cluster key", scheme->name);
+		return err_hint(err, "Make the key where the provider takes it from, and leave --create-kek away.");
+	}
+	if ((kek = secmem_alloc(sizeof(*kek), err)) == NULL)
+		return -1;
+	result = random_bytes(kek->key, sizeof(kek->key), err) != 0 ? -1 : scheme->create(rest, conf, kek, err);
+	kek_free(kek);
+	return result;
+}
+
+void
+kek_reference(const struct kek_conf *conf, char *out, size_t out_len)
+{
+	const char *colon = strchr(conf->uri, ':');
+
+	if (colon == NULL || provider_holds_key(conf->uri))
+		snprintf(out, out_len, "(not shown)");
+	else
+		snprintf(out, out_len, "%s", conf->uri);
+}
