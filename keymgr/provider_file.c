@@ -25,8 +25,9 @@ check_mode(const char *path, const struct stat *st, struct err *err)
 		return err_hint(err, "It must be owned by root or by the user that runs this program.");
 	}
 	if ((st->st_mode & forbidden) != 0) {
-		err_set(err, ERR_REFUSED, "cluster key file \"%s\" may be read or written by others", path);
-		return err_hint(err, "Its mode must be 0600 or stricter (0640 if root owns it): chmod 0600 %s", path);
+		err_set(err, ERR_REFUSED, "cluster key file \"%s\" has mode %04o: others may read or write it", path,
+		        (unsigned)st->st_mode & 07777);
+		return err_hint(err, "It must be 0600 or stricter (0640 if root owns it): chmod 0600 %s", path);
 	}
 	return 0;
 }
