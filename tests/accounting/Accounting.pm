@@ -1,0 +1,428 @@
+# What the keystream-accounting tests share: servers run under the tracer, relays on the wire, a load whose acknowledged
+# transactions are remembered outside, and the accountant over all tapes (docs/testing-keystream.md).
+use strict;
+use warnings;
+
+package Accounting;
+
+use Exporter 'import';
+use File::Basename qw(dirname);
+use IPC::Run ();
+use JSON::PP ();
+use POSIX qw(WNOHANG);
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(accountant events seeded_random);
+our $tools = dirname(__FILE__);
+
+# One stream of random numbers for a test; the seed is printed, and SEED=... repeats it.
+sub seeded_random
+{
+	my $seed = $ENV{SEED} // time() * 1000 % 1000000;
+	srand($seed);
+	note("SEED=$seed repeats this run's random choices");
+	return $seed;
+}
+
+# The accountant's verdict: (exit status, report).
+sub accountant
+{
+	my @args = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ 'python3', "$tools/accountant.py", @args ], '<', \undef, '>', \$out, '2>', \$err);
+	my $rc = $? >> 8;
+	die "accountant.py @args: exit $rc: $err" if $out eq '';
+	note("accountant: $out");
+	return ($rc, JSON::PP::decode_json($out));
+}
+
+# All tracers' lines of an events file, as hashes.
+sub events
+{
+	my ($file) = @_;
+	open(my $f, '<', $file) or return ();
+	return map { JSON::PP::decode_json($_) } <$f>;
+}
+
+# A PostgreSQL::Test::Cluster node whose server runs under the tracer.
+package Accounting::Server;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+use POSIX qw(WNOHANG);
+
+my @running;
+
+# dir: where tapes and events go; env: of the storage layer ({} for a stock server).
+sub new
+{
+	my ($class, $node, %params) = @_;
+	mkdir "$params{dir}/tapes";
+	return bless { node => $node, source => 'disk:' . $node->name, kills => 0, %params }, $class;
+}
+
+sub node { return $_[0]{node}; }
+
+# Settings that put as much as possible at stake: small segments and WAL limits (recycling), few WAL buffers and a slow
+# fdatasync (much that is written and not yet durable at any moment).
+sub configure
+{
+	my ($self) = @_;
+	$self->{node}->append_conf('postgresql.conf', <<'CONF');
+fsync = on
+wal_sync_method = fdatasync
+wal_buffers = 128kB
+max_wal_size = 6MB
+min_wal_size = 4MB
+wal_keep_size = 16MB
+checkpoint_timeout = 30s
+wal_writer_delay = 20ms
+wal_retrieve_retry_interval = 100ms
+max_prepared_transactions = 50
+max_wal_senders = 10
+hot_standby = on
+restart_after_crash = on
+log_min_messages = warning
+log_statement = none
+log_connections = off
+log_disconnections = off
+log_replication_commands = off
+autovacuum_naptime = 5s
+shared_buffers = 8MB
+CONF
+	return;
+}
+
+sub start
+{
+	my ($self) = @_;
+	my $node = $self->{node};
+	my %env = %{ $self->{env} // {} };
+	my @command = ('python3', "$Accounting::tools/tracer.py", '--data', $node->data_dir, '--source', $self->{source},
+		'--tapes', "$self->{dir}/tapes", '--events', "$self->{dir}/events", '--log', $node->logfile, '--sync-delay', $self->{sync_delay} // 4000,
+		(map { ('--env', "$_=$env{$_}") } sort keys %env), '--', $self->{postgres} // 'postgres', '-D', $node->data_dir);
+	my $offset = -s $node->logfile // 0;
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0) {
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>>', $node->logfile);
+		open(STDERR, '>>', $node->logfile);
+		exec(@command) or POSIX::_exit(127);
+	}
+	$self->{tracer} = $pid;
+	push @running, $self;
+	my $end = time() + $PostgreSQL::Test::Utils::timeout_default;
+	while (1) {
+		my ($out, $err) = ('', '');
+		IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SELECT 1' ], '<', \undef, '>', \$out, '2>', \$err);
+		last if $? == 0;
+		if (waitpid($pid, WNOHANG) == $pid) {
+			$self->{tracer} = undef;
+			return 0 if $self->{may_fail};
+			die $node->name . ' did not start: ' . tail($node->logfile, $offset);
+		}
+		die $node->name . ' is not ready in time: ' . tail($node->logfile, $offset) if time() > $end;
+		sleep(0.05);
+	}
+	$self->postmaster;
+	$node->_update_pid(1);
+	return 1;
+}
+
+sub tail
+{
+	my ($file, $offset) = @_;
+	open(my $f, '<', $file) or return '';
+	seek($f, $offset, 0);
+	local $/;
+	my $text = <$f> // '';
+	return length($text) > 3000 ? substr($text, -3000) : $text;
+}
+
+sub postmaster
+{
+	my ($self) = @_;
+	open(my $f, '<', $self->{node}->data_dir . '/postmaster.pid') or return;
+	my $pid = <$f>;
+	chomp $pid;
+	return $self->{postmaster} = $pid;
+}
+
+sub children
+{
+	my ($parent) = @_;
+	my @found;
+	for my $stat (glob('/proc/[0-9]*/stat')) {
+		open(my $f, '<', $stat) or next;
+		my $line = <$f> // next;
+		push @found, $1 if $line =~ /^(\d+) \(.*\) \S (\d+) / && $2 == $parent;
+	}
+	return @found;
+}
+
+sub wait_tracer
+{
+	my ($self) = @_;
+	Walcrypt::wait_for("the tracer of " . $self->{node}->name, sub { waitpid($self->{tracer}, WNOHANG) == $self->{tracer} });
+	my $status = $?;
+	$self->{tracer} = undef;
+	unlink $self->{node}->data_dir . '/postmaster.pid' if $self->{killed};
+	$self->{node}->_update_pid(0);
+	$self->{killed} = 0;
+	die 'the tracer of ' . $self->{node}->name . ' failed: ' . tail($self->{node}->logfile, 0) if $status != 0;
+	return (Accounting::events("$self->{dir}/events"))[-1];
+}
+
+# kill -9 of every process of the server at once; mode says what a power loss does to sectors that are not yet durable
+# ('' for none: the kernel lives on). Returns the tracer's event.
+sub kill9
+{
+	my ($self, $mode) = @_;
+	my $postmaster = $self->postmaster;
+	my $order = $self->{node}->data_dir . '/../tear.' . $self->{source} =~ s/:/-/r;
+	if ($mode) {
+		open(my $f, '>', $order) or die "$order: $!";
+		print $f int(rand(1 << 30)) . " $mode\n";
+		close $f;
+	}
+	kill('STOP', $postmaster);
+	kill('KILL', $postmaster, children($postmaster));
+	$self->{killed} = 1;
+	$self->{kills}++;
+	return $self->wait_tracer;
+}
+
+# kill -9 of one backend: the postmaster ends the others and starts again by itself, with a new startup process.
+sub kill9_backend
+{
+	my ($self) = @_;
+	my $node = $self->{node};
+	my $pid = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+	kill('KILL', $pid);
+	$self->{kills}++;
+	Walcrypt::wait_for('the server to be back', sub {
+		my $out = '';
+		IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'" ],
+			'<', \undef, '>', \$out, '2>', \my $err);
+		return $? == 0 && $out =~ /^(\d+)$/m && $1 != $pid;
+	});
+	return;
+}
+
+sub stop
+{
+	my ($self, $mode) = @_;
+	return unless defined $self->{tracer};
+	PostgreSQL::Test::Utils::system_or_bail('pg_ctl', '-D', $self->{node}->data_dir, '-m', $mode // 'fast', '-w', 'stop');
+	return $self->wait_tracer;
+}
+
+END
+{
+	my $status = $?;
+	for my $self (grep { defined $_->{tracer} } @running) {
+		my $postmaster = $self->postmaster // next;
+		kill('KILL', $postmaster, children($postmaster));
+	}
+	for my $self (grep { defined $_->{tracer} } @running) {
+		waitpid($self->{tracer}, 0);
+		$self->{node}->_update_pid(-1) if $self->{node}->can('_update_pid');
+	}
+	$? = $status;
+}
+
+# Bytes between a server and its clients.
+package Accounting::Relay;
+
+use IO::Socket::UNIX;
+use Time::HiRes qw(sleep time);
+
+my @relays;
+
+# to: [socket directory, port]; dir: its tapes/ takes the recording
+sub new
+{
+	my ($class, $name, $to, %params) = @_;
+	my $sockets = File::Temp::tempdir('wcrXXXXXX', TMPDIR => 1, CLEANUP => 1);
+	my $self = bless { name => $name, sockets => $sockets, port => PostgreSQL::Test::Cluster::get_free_port(), to => $to, %params }, $class;
+	mkdir "$params{dir}/tapes";
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0) {
+		exec('python3', "$Accounting::tools/relay.py", '--listen', "$sockets:$self->{port}", '--to', join(':', @$to),
+			'--source', "wire:$name", '--tapes', "$params{dir}/tapes") or POSIX::_exit(127);
+	}
+	$self->{pid} = $pid;
+	push @relays, $self;
+	Walcrypt::wait_for("relay $name", sub {
+		my $s = IO::Socket::UNIX->new(Peer => "$sockets/.s.PGSQL.$self->{port}") or return 0;
+		close $s;
+		return 1;
+	});
+	return $self;
+}
+
+sub connstr { my ($self, $more) = @_; return "host=$self->{sockets} port=$self->{port}" . (defined $more ? " $more" : ''); }
+
+sub stop
+{
+	my ($self) = @_;
+	return unless defined $self->{pid};
+	kill('TERM', $self->{pid});
+	waitpid($self->{pid}, 0);
+	$self->{pid} = undef;
+	return;
+}
+
+END
+{
+	my $status = $?;
+	$_->stop for @relays;
+	$? = $status;
+}
+
+# pg_receivewal, ended and begun again at will.
+package Accounting::Receiver;
+
+sub new
+{
+	my ($class, $connstr, $dir) = @_;
+	mkdir $dir;
+	return bless { connstr => $connstr, dir => $dir }, $class;
+}
+
+sub start
+{
+	my ($self) = @_;
+	$self->stop;
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0) {
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>>', "$self->{dir}.log");
+		open(STDERR, '>>', "$self->{dir}.log");
+		exec('pg_receivewal', '-D', $self->{dir}, '-d', $self->{connstr}, '--no-sync', '-n') or POSIX::_exit(127);
+	}
+	$self->{pid} = $pid;
+	return;
+}
+
+sub stop
+{
+	my ($self) = @_;
+	return unless defined $self->{pid};
+	kill('INT', $self->{pid});
+	waitpid($self->{pid}, 0);
+	$self->{pid} = undef;
+	return;
+}
+
+sub DESTROY { my ($self) = @_; local $?; $self->stop; return; }
+
+# A few clients, and what they were told is committed.
+package Accounting::Load;
+
+use Test::More;
+
+# dir: where scripts and answers go.
+sub new
+{
+	my ($class, $dir) = @_;
+	mkdir $dir;
+	return bless { dir => $dir, next => 1, acknowledged => {}, attempted => {}, round => 0, prepared => {} }, $class;
+}
+
+sub setup
+{
+	my ($self, $node) = @_;
+	$node->safe_psql('postgres', 'CREATE TABLE acked (id int PRIMARY KEY, pad text); CREATE TABLE filler (id int, pad text); CREATE INDEX ON filler (pad)');
+	return;
+}
+
+# One client's script: small transactions, large ones, some rolled back, some prepared, now and then a checkpoint or a new segment.
+sub script
+{
+	my ($self, $client, $count) = @_;
+	my $path = "$self->{dir}/$self->{round}.$client";
+	open(my $f, '>', "$path.sql") or die "$path.sql: $!";
+	for my $i (1 .. $count) {
+		my $id = $self->{next}++;
+		my $pad = int(rand(900));
+		my $what = rand();
+		$self->{attempted}{$id} = 1;
+		if ($what < 0.70) {
+			print $f "INSERT INTO acked VALUES ($id, repeat(md5('$id'), $pad / 32 + 1));\n\\echo $id\n";
+		} elsif ($what < 0.78) {
+			print $f "BEGIN; INSERT INTO acked VALUES ($id, 'large'); "
+				. "INSERT INTO filler SELECT g, md5((g * $id)::text) || repeat('f', $pad) FROM generate_series(1, 120) g; COMMIT;\n\\echo $id\n";
+		} elsif ($what < 0.84) {
+			print $f "BEGIN; INSERT INTO filler SELECT g, repeat(md5((g + $id)::text), 9) FROM generate_series(1, 60) g; ROLLBACK;\n";
+		} elsif ($what < 0.92) {
+			# the acknowledgement of PREPARE counts; half of them stay prepared over the crash
+			print $f "BEGIN; INSERT INTO acked VALUES ($id, repeat('p', $pad)); PREPARE TRANSACTION 'p$id';\n\\echo $id\n";
+			print $f "COMMIT PREPARED 'p$id';\n" if rand() < 0.9;
+		} elsif ($what < 0.97) {
+			# not waited for, so never acknowledged: WAL that is written and not yet durable
+			print $f "SET synchronous_commit = off; INSERT INTO filler SELECT g, repeat('a', $pad) FROM generate_series(1, 40) g; RESET synchronous_commit;\n";
+		} elsif ($client == 0) {
+			print $f $what < 0.985 ? "CHECKPOINT;\n" : "SELECT pg_switch_wal() \\g /dev/null\n";
+		}
+	}
+	close $f;
+	return $path;
+}
+
+sub start
+{
+	my ($self, $node, $clients, $count) = @_;
+	$self->{round}++;
+	$self->{clients} = [];
+	for my $client (0 .. $clients - 1) {
+		my $path = $self->script($client, $count);
+		my $pid = fork() // die "fork: $!";
+		if ($pid == 0) {
+			open(STDIN, '<', '/dev/null');
+			open(STDOUT, '>', "$path.acked");
+			open(STDERR, '>', "$path.err");
+			exec('psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', "$path.sql") or POSIX::_exit(127);
+		}
+		push @{ $self->{clients} }, { pid => $pid, path => $path };
+	}
+	return;
+}
+
+# Wait for the clients (the server is gone, or they are done) and take down what was acknowledged.
+sub finish
+{
+	my ($self) = @_;
+	for my $client (@{ $self->{clients} }) {
+		waitpid($client->{pid}, 0);
+		open(my $f, '<', "$client->{path}.acked") or die;
+		while (<$f>) {
+			$self->{acknowledged}{$1} = 1 if /^(\d+)$/;
+		}
+		close $f;
+		unlink "$client->{path}.sql", "$client->{path}.acked";
+	}
+	return;
+}
+
+# Is every acknowledged transaction there, and nothing that was never tried? Dangling prepared ones are committed on the way (a standby's are left).
+sub lost
+{
+	my ($self, $node) = @_;
+	my $standby = $node->safe_psql('postgres', 'SELECT pg_is_in_recovery()') eq 't';
+	my %there = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', 'SELECT id FROM acked');
+	for my $gid (split /\n/, $node->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts')) {
+		$there{ substr($gid, 1) } = 1;
+		$node->safe_psql('postgres', "COMMIT PREPARED '$gid'") unless $standby;
+	}
+	my @lost = sort { $a <=> $b } grep { !$there{$_} } keys %{ $self->{acknowledged} };
+	my @made_up = grep { !$self->{attempted}{$_} } keys %there;
+	# a transaction that was lost once is reported once
+	delete @{ $self->{acknowledged} }{@lost};
+	return (@lost, map { "$_ (never sent)" } @made_up);
+}
+
+1;

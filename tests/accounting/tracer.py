@@ -1,0 +1,600 @@
+#!/usr/bin/env python3
+"""tracer: run a server under strace, record every write to its pg_wal, and simulate a power loss after a kill -9.
+
+  tracer.py --data DIR --source disk:NAME --tapes DIR [--events FILE] [--env NAME=VALUE]... -- postgres -D DIR ...
+
+strace tells each system call that changes a file below DIR/pg_wal; the tracer keeps, for each file, what a reader sees now
+and, for each 512-byte sector written since the file's last fsync, all that the sector may be after a power loss (the durable
+bytes and each later write). Names made or removed since the directory's last fsync are kept likewise. It sees system calls,
+so it shares no code with the storage layer that makes them.
+
+When the server has ended, what the tracer thinks is in the files is compared with what is: a write that escaped it makes it
+fail. Then, when DIR/../tear.<source> exists (the test writes a seed and a mode there before it kills), sectors written since
+the last fsync become one of what they may be. One line of JSON per run goes to the events file.
+"""
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import tape  # noqa: E402
+
+SECTOR = 512
+PAGE = tape.PAGE
+CALLS = ("openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,rename,renameat,renameat2,link,linkat,"
+         "unlink,unlinkat,truncate,ftruncate,fallocate,copy_file_range,sendfile,io_submit,io_uring_enter")
+O_FLAGS_SYNC = re.compile(r"\bO_D?SYNC\b")
+WAL_NAME = re.compile(r"[0-9A-F]{24}(\.partial)?|xlogtemp\.\d+|RECOVERYXLOG|RECOVERYHISTORY|\d{8}\.history")
+
+
+class Trouble(Exception):
+    pass
+
+
+class Image:
+    """A file: its bytes now, and by sector what a power loss may leave: [(when, bytes)], the durable ones first."""
+
+    def __init__(self, data=b""):
+        self.data = bytearray(data)
+        self.dirty = {}
+
+    def durable_sector(self, sector):
+        old = bytes(self.data[sector * SECTOR:(sector + 1) * SECTOR])
+        return old + bytes(SECTOR - len(old))
+
+    def write(self, offset, data, when):
+        end = offset + len(data)
+        first, last = offset // SECTOR, (end + SECTOR - 1) // SECTOR
+        before = {s: self.durable_sector(s) for s in range(first, last)}
+        if len(self.data) < end:
+            self.data.extend(bytes(end - len(self.data)))
+        self.data[offset:end] = data
+        for sector, old in before.items():
+            now = self.durable_sector(sector)
+            if sector in self.dirty:
+                if self.dirty[sector][-1][1] != now:
+                    self.dirty[sector].append((when, now))
+            elif old != now:
+                self.dirty[sector] = [(-1, old), (when, now)]
+
+    def resize(self, size):
+        if size < len(self.data):
+            del self.data[size:]
+            for sector in [s for s in self.dirty if s * SECTOR >= size]:
+                del self.dirty[sector]
+        else:
+            self.data.extend(bytes(size - len(self.data)))
+
+    def synced(self, when):
+        """Everything written up to the moment `when` is durable."""
+        for sector in list(self.dirty):
+            kept = [v for v in self.dirty[sector] if v[0] > when]
+            if kept:
+                base = [v for v in self.dirty[sector] if v[0] <= when][-1]
+                self.dirty[sector] = [(-1, base[1])] + kept
+            else:
+                del self.dirty[sector]
+
+
+class Tracer:
+    def __init__(self, data, source, tapes):
+        self.root = os.path.realpath(data)
+        self.wal = os.path.join(self.root, "pg_wal")
+        self.writer = tape.Writer(tapes, source)
+        self.files = {}     # path below pg_wal -> Image
+        self.history = {}   # path -> what a power loss may leave there since the directory's fsync: [(when, Image or None)]
+        self.positions = {}  # (pid, fd) -> where the next write() goes
+        self.pending = {}   # pid -> text of a call whose end has not been seen
+        self.inflight = {}  # pid -> function that applies a write whose end has not been seen
+        self.clock = 0
+        self.run_id = None
+        self.counts = dict.fromkeys(("writes", "bytes", "fsyncs", "recycled", "created", "removed", "journal"), 0)
+        self.scan()
+
+    def scan(self):
+        """What pg_wal holds before the server starts; all of it durable."""
+        for folder, _, names in os.walk(self.wal):
+            for name in names:
+                path = os.path.join(folder, name)
+                with open(path, "rb") as f:
+                    self.files[path] = Image(f.read())
+
+    # names
+
+    def inside(self, path):
+        return path.startswith(self.wal + "/")
+
+    def absolute(self, path, base=None):
+        return os.path.normpath(os.path.join(base or self.root, path))
+
+    def name_changed(self, path, before):
+        self.history.setdefault(path, [(-1, before)]).append((self.clock, self.files.get(path)))
+
+    def directory_synced(self, path, when):
+        for name in [n for n in self.history if os.path.dirname(n) == path]:
+            kept = [h for h in self.history[name] if h[0] > when]
+            if kept:
+                base = [h for h in self.history[name] if h[0] <= when][-1]
+                self.history[name] = [(-1, base[1])] + kept
+            else:
+                del self.history[name]
+
+    # strace's words
+
+    @staticmethod
+    def text(word):
+        """A string as strace -xx prints it."""
+        return bytes.fromhex(word.replace("\\x", ""))
+
+    def call(self, pid, name, args, result):
+        """One system call, complete or (result None) seen only at its start."""
+        handler = getattr(self, "do_" + name, None)
+        if handler is None:
+            raise Trouble(f"the tracer does not know {name}({args[:200]}")
+        handler(pid, args, result)
+
+    FD = re.compile(r'(\d+)<([^>]*)>(\(deleted\))?')
+    STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+
+    def fd(self, args):
+        match = self.FD.match(args)
+        if not match:
+            return None, None, args
+        path = self.text(match.group(2)).decode("utf-8", "surrogateescape") if match.group(2).startswith("\\x") else ""
+        return int(match.group(1)), path, args[match.end():].lstrip(", ")
+
+    def image(self, path):
+        if not self.inside(path):
+            return None
+        if path not in self.files:
+            raise Trouble(f"write to {path}, of which no making was seen")
+        return self.files[path]
+
+    def do_openat(self, pid, args, result):
+        if result is None or result < 0:
+            return
+        base, flags = None, args
+        match = re.match(r'AT_FDCWD<([^>]*)>, ', args)
+        if match:
+            base = self.text(match.group(1)).decode()
+            flags = args[match.end():]
+        elif self.FD.match(args):
+            _, base, flags = self.fd(args)
+        match = self.STRING.match(flags)
+        path = self.absolute(self.text(match.group(1)).decode("utf-8", "surrogateescape"), base)
+        flags = flags[match.end():]
+        self.positions[(pid, result)] = 0
+        if not self.inside(path):
+            return
+        if O_FLAGS_SYNC.search(flags):
+            raise Trouble(f"{path} opened with O_SYNC or O_DSYNC: use wal_sync_method = fdatasync")
+        if path not in self.files:
+            if "O_CREAT" not in flags:
+                return
+            self.files[path] = Image()
+            self.counts["created"] += 1
+            self.name_changed(path, None)
+        elif "O_TRUNC" in flags:
+            # the old contents may come back with the old size; the name keeps both
+            before = self.files[path]
+            self.files[path] = Image()
+            self.name_changed(path, before)
+
+    def do_open(self, pid, args, result):
+        self.do_openat(pid, args, result)
+
+    def do_creat(self, pid, args, result):
+        match = self.STRING.match(args)
+        self.do_openat(pid, f'"{match.group(1)}", O_CREAT|O_TRUNC', result)
+
+    def put(self, path, image, offset, data):
+        """The write happens: onto the tape, then into the image."""
+        self.counts["writes"] += 1
+        self.counts["bytes"] += len(data)
+        old = bytes(image.data[offset:offset + len(data)])
+        old += bytes(len(data) - len(old))
+        before = {p: bytes(image.data[p:p + tape.HEADER]) for p in range(offset // PAGE * PAGE, offset + len(data), PAGE)}
+        image.write(offset, data, self.clock)
+        name = os.path.basename(path)
+        if not WAL_NAME.fullmatch(name):
+            if not path.startswith(self.wal + "/archive_status/"):
+                self.counts["journal"] += 1
+                self.journal(image)
+            return
+        for page, header_before in before.items():
+            header = bytes(image.data[page:page + tape.HEADER])
+            header += bytes(tape.HEADER - len(header))
+            start, end = max(page, offset), min(page + PAGE, offset + len(data))
+            if header == header_before:
+                changed = tape.changed_range(old[start - offset:end - offset], data[start - offset:end - offset])
+                if changed is None:
+                    continue
+                start, end = start + changed[0], start + changed[1]
+            # whole granules, completed from what stands in the file
+            start, end = start & ~7, min((end + 7) & ~7, len(image.data))
+            self.writer.put(header, start - page, image.data[start:end])
+
+    def journal(self, image):
+        """The page journal's image of a WAL page reaches the disk like any other write; it is found by its header."""
+        data = bytes(image.data)
+        for at in range(0, len(data) - PAGE + 1, 8):
+            if data[at + 1] == 0xD1:
+                header = tape.Header(data[at:at + tape.HEADER])
+                if header.kind == tape.ENCRYPTED:
+                    self.writer.put(data[at:at + tape.HEADER], 0, data[at:at + PAGE])
+                    return
+
+    def written(self, pid, path, offset, data, result):
+        image = self.image(path)
+        if image is None:
+            return
+        if result is None:
+            # killed in the middle: the file itself tells at the end whether it happened
+            self.inflight[pid] = (path, offset, data)
+        elif result > 0:
+            self.clock += 1
+            self.put(path, image, offset, data[:result])
+
+    def do_pwrite64(self, pid, args, result):
+        _, path, rest = self.fd(args)
+        if not path or not self.inside(path):
+            return
+        match = self.STRING.match(rest)
+        if match.group(2):
+            raise Trouble("strace cut a write short: raise -s")
+        size, offset = re.match(r", (\d+), (\d+)", rest[match.end():]).groups()
+        self.written(pid, path, int(offset), self.text(match.group(1))[:int(size)], result)
+
+    def vector(self, rest):
+        if re.search(r'"\.\.\.', rest) or ", ...]" in rest:
+            raise Trouble("strace cut a vector short: raise -s")
+        data = b"".join(self.text(m) for m in re.findall(r'iov_base="((?:\\x[0-9a-f]{2})*)"', rest))
+        return data, rest[rest.rindex("]") + 1:]
+
+    def do_pwritev(self, pid, args, result):
+        _, path, rest = self.fd(args)
+        if not path or not self.inside(path):
+            return
+        data, rest = self.vector(rest)
+        offset = int(re.match(r", \d+, (\d+)", rest).group(1))
+        self.written(pid, path, offset, data, result)
+
+    do_pwritev2 = do_pwritev
+
+    def do_write(self, pid, args, result):
+        number, path, rest = self.fd(args)
+        if not path or not self.inside(path):
+            return
+        match = self.STRING.match(rest)
+        if match.group(2):
+            raise Trouble("strace cut a write short: raise -s")
+        at = self.positions.get((pid, number), 0)
+        self.written(pid, path, at, self.text(match.group(1)), result)
+        self.positions[(pid, number)] = at + max(result or 0, 0)
+
+    def do_writev(self, pid, args, result):
+        number, path, rest = self.fd(args)
+        if not path or not self.inside(path):
+            return
+        data, _ = self.vector(rest)
+        at = self.positions.get((pid, number), 0)
+        self.written(pid, path, at, data, result)
+        self.positions[(pid, number)] = at + max(result or 0, 0)
+
+    def do_fsync(self, pid, args, result):
+        _, path, _ = self.fd(args)
+        if not path or result != 0:
+            return
+        when = self.sync_started.pop(pid, self.clock)
+        if path == self.wal:
+            self.directory_synced(path, when)
+        elif self.inside(path) and path in self.files:
+            self.counts["fsyncs"] += 1
+            self.files[path].synced(when)
+
+    do_fdatasync = do_fsync
+
+    def move(self, old, new, keep_old):
+        image = self.files.get(old)
+        if image is None:
+            if self.inside(new):
+                raise Trouble(f"{old} became {new}, and its contents were not seen")
+            return
+        self.clock += 1
+        if self.inside(new):
+            before = self.files.get(new)
+            self.files[new] = image
+            self.name_changed(new, before)
+            if re.fullmatch(r"[0-9A-F]{24}", os.path.basename(old)) and re.fullmatch(r"[0-9A-F]{24}", os.path.basename(new)):
+                self.counts["recycled"] += 1
+        if not keep_old:
+            del self.files[old]
+            self.name_changed(old, image)
+
+    def two_paths(self, args):
+        return [self.absolute(self.text(m[0]).decode("utf-8", "surrogateescape")) for m in self.STRING.findall(args)]
+
+    def do_rename(self, pid, args, result):
+        if result == 0:
+            old, new = self.two_paths(args)
+            self.move(old, new, False)
+
+    do_renameat = do_renameat2 = do_rename
+
+    def do_link(self, pid, args, result):
+        if result == 0:
+            old, new = self.two_paths(args)
+            self.move(old, new, True)
+
+    do_linkat = do_link
+
+    def do_unlink(self, pid, args, result):
+        if result != 0:
+            return
+        base = None
+        match = re.match(r'AT_FDCWD<([^>]*)>, ', args)
+        if match:
+            base = self.text(match.group(1)).decode()
+        elif self.FD.match(args):
+            _, base, _ = self.fd(args)
+        path = self.absolute(self.text(self.STRING.search(args).group(1)).decode("utf-8", "surrogateescape"), base)
+        if path in self.files:
+            self.clock += 1
+            self.counts["removed"] += 1
+            before = self.files.pop(path)
+            self.name_changed(path, before)
+
+    do_unlinkat = do_unlink
+
+    def do_ftruncate(self, pid, args, result):
+        _, path, rest = self.fd(args)
+        if result == 0 and path and self.inside(path):
+            self.image(path).resize(int(rest.rstrip(")")))
+
+    def do_truncate(self, pid, args, result):
+        match = self.STRING.match(args)
+        path = self.absolute(self.text(match.group(1)).decode("utf-8", "surrogateescape"))
+        if result == 0 and self.inside(path):
+            self.image(path).resize(int(args[match.end():].lstrip(", ")))
+
+    def do_fallocate(self, pid, args, result):
+        _, path, rest = self.fd(args)
+        if result == 0 and path and self.inside(path):
+            mode, offset, size = rest.split(", ")
+            if mode != "0":
+                raise Trouble(f"fallocate mode {mode} on {path}")
+            image = self.image(path)
+            if int(offset) + int(size) > len(image.data):
+                image.resize(int(offset) + int(size))
+
+    def refuse(self, what, args):
+        for match in re.finditer(r"<((?:\\x[0-9a-f]{2})+)>", args):
+            if self.inside(self.text(match.group(1)).decode("utf-8", "surrogateescape")):
+                raise Trouble(f"{what} on a file of pg_wal: not seen by this tracer")
+
+    def do_copy_file_range(self, pid, args, result):
+        self.refuse("copy_file_range", args)
+
+    def do_sendfile(self, pid, args, result):
+        self.refuse("sendfile", args)
+
+    def do_io_submit(self, pid, args, result):
+        self.refuse("io_submit", args)
+
+    def do_io_uring_enter(self, pid, args, result):
+        raise Trouble("io_uring: its writes are not seen by this tracer")
+
+    # the trace
+
+    LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*)|(\+\+\+|---).*)\n?$", re.S)
+    # another process went first, or this one was killed inside the call
+    CUT = re.compile(r" ?<(unfinished|detached) \.\.\.>\s*$")
+    RESULT = re.compile(r"\)\s+= (-?\d+|\?)(?:<[^>]*>(?:\(deleted\))?)?(?: .*)?$", re.S)
+
+    def feed(self, lines):
+        self.sync_started = {}
+        for line in lines:
+            match = self.LINE.match(line)
+            if not match:
+                if line.strip() and not line.startswith("strace:"):
+                    raise Trouble(f"strace said: {line[:300]}")
+                continue
+            pid = int(match.group(1))
+            if match.group(6):
+                if match.group(6) == "+++":
+                    self.ended(pid)
+                continue
+            if match.group(2):
+                name, rest = match.group(2), self.pending.pop(pid, (None, ""))[1] + match.group(3)
+                self.inflight.pop(pid, None)
+            else:
+                name, rest = match.group(4), match.group(5)
+                cut = self.CUT.search(rest[-40:])
+                if cut:
+                    rest = rest[:len(rest) - len(rest[-40:]) + cut.start()]
+                    self.pending[pid] = (name, rest)
+                    if name in ("fsync", "fdatasync"):
+                        self.sync_started[pid] = self.clock
+                    continue
+            cut = self.CUT.search(rest[-40:])
+            if cut:
+                self.pending[pid] = (name, rest[:len(rest) - len(rest[-40:]) + cut.start()])
+                continue
+            end = self.RESULT.search(rest[-4096:])
+            if not end:
+                raise Trouble(f"no result in: {name}({rest[:200]} ... {rest[-200:]}")
+            cut = len(rest) - len(rest[-4096:]) + end.start()
+            if end.group(1) == "?":
+                self.pending[pid] = (name, rest[:cut])
+                continue
+            self.call(pid, name, rest[:cut], int(end.group(1)))
+        for pid in list(self.pending):
+            self.ended(pid)
+
+    def ended(self, pid):
+        if pid in self.pending:
+            name, rest = self.pending.pop(pid)
+            if name.startswith(("pwrite", "write")):
+                self.call(pid, name, rest.rstrip(" )"), None)
+            elif name.startswith(("rename", "link", "unlink", "ftruncate", "open", "creat")):
+                self.unsure = True
+        for key in [k for k in self.positions if k[0] == pid]:
+            del self.positions[key]
+
+    unsure = False
+
+    # after the end
+
+    def compare(self):
+        """What we think is there and what is there: a write that escaped the tracer is a fault of the test."""
+        for pid, (path, offset, data) in self.inflight.items():
+            image = self.files.get(path)
+            with open(path, "rb") as f:
+                f.seek(offset)
+                now = f.read(len(data))
+            # the kernel copies page by page: what has arrived is a beginning
+            done = 0
+            while done < len(data) and now[done:done + 4096] == data[done:done + 4096]:
+                done += 4096
+            self.clock += 1
+            if done:
+                self.put(path, image, offset, data[:done])
+        there = {}
+        for folder, _, names in os.walk(self.wal):
+            for name in names:
+                path = os.path.join(folder, name)
+                with open(path, "rb") as f:
+                    there[path] = f.read()
+        if self.unsure:
+            # killed inside a change of names: the disk decides
+            for path in set(there) ^ set(self.files):
+                if path in there:
+                    self.files[path] = Image(there[path])
+                else:
+                    del self.files[path]
+                self.history.pop(path, None)
+        for path in sorted(set(there) | set(self.files)):
+            ours = bytes(self.files[path].data) if path in self.files else None
+            if there.get(path) != ours:
+                theirs = there.get(path)
+                where = "missing" if theirs is None or ours is None else next(
+                    (i for i in range(min(len(ours), len(theirs))) if ours[i] != theirs[i]), "size")
+                raise Trouble(f"{path} holds what the trace does not tell (byte {where})")
+
+    def tear(self, seed, mode):
+        """A power loss: sectors written since the last fsync become one of what they may be."""
+        rng = random.Random(seed)
+        torn = {"sectors": 0, "changed": 0, "names": 0}
+        for path, image in sorted(self.files.items()):
+            if not image.dirty:
+                continue
+            torn["sectors"] += len(image.dirty)
+            whole = {}
+            changed = 0
+            for sector in sorted(image.dirty):
+                versions = [v[1] for v in image.dirty[sector]]
+                if mode == "none":
+                    pick = versions[0]
+                elif mode == "page":  # whole 4 KiB blocks of the device
+                    if sector // 8 not in whole:
+                        whole[sector // 8] = rng.random() < 0.5
+                    pick = versions[-1] if whole[sector // 8] else versions[0]
+                elif mode == "tail":  # what comes later arrived, what comes first did not
+                    pick = versions[-1] if sector > sorted(image.dirty)[len(image.dirty) // 2] else versions[0]
+                elif mode == "head":
+                    pick = versions[-1] if sector <= sorted(image.dirty)[len(image.dirty) // 2] else versions[0]
+                else:  # "random": each sector on its own, any state it was in
+                    pick = rng.choice(versions)
+                if pick != versions[-1]:
+                    changed += 1
+                    start = sector * SECTOR
+                    size = min(SECTOR, len(image.data) - start)
+                    image.data[start:start + size] = pick[:size]
+            if changed:
+                torn["changed"] += changed
+                with open(path, "r+b") as f:
+                    f.write(image.data)
+        # names of other files than WAL's (the journal): those changed since the directory's fsync may be as before
+        for path, states in sorted(self.history.items()):
+            if WAL_NAME.fullmatch(os.path.basename(path)) or os.path.dirname(path) != self.wal:
+                continue
+            pick = rng.choice(states)[1]
+            if pick is self.files.get(path):
+                continue
+            torn["names"] += 1
+            if pick is None:
+                os.unlink(path)
+            else:
+                with open(path, "wb") as f:
+                    f.write(pick.data)
+        return torn
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--tapes", required=True)
+    parser.add_argument("--events", required=True)
+    parser.add_argument("--log", required=True, help="the server's standard output and error")
+    parser.add_argument("--env", action="append", default=[])
+    parser.add_argument("--sync-delay", type=int, default=0, help="microseconds that each fdatasync waits before it begins: more to tear")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    args = parser.parse_args()
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    # a terminal's ^C is for the test, which ends the server; we end when the server has
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tracer = Tracer(args.data, args.source, args.tapes)
+    order = f"{args.data.rstrip('/')}/../tear.{args.source.replace(':', '-')}"
+    if os.path.exists(order):
+        os.unlink(order)
+    event = {"source": args.source}
+    status = 0
+    with tempfile.TemporaryDirectory() as folder:
+        fifo = os.path.join(folder, "trace")
+        os.mkfifo(fifo, 0o600)
+        strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-y", "-xx", "-v", "-s", "1200000", "-e", "signal=none",
+                  "-e", "trace=" + CALLS, "-o", fifo]
+        if args.sync_delay:
+            strace += ["-e", f"inject=fdatasync:delay_enter={args.sync_delay}"]
+        for setting in args.env:
+            strace += ["-E", setting]
+        log = open(args.log, "ab")
+        child = subprocess.Popen(strace + command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            with open(fifo, "r", encoding="ascii", errors="replace", buffering=1 << 20) as trace:
+                try:
+                    tracer.feed(trace)
+                except (Trouble, AttributeError, ValueError, KeyError):
+                    for _ in trace:  # let the server go on: the test ends it
+                        pass
+                    raise
+            child.wait()
+            tracer.compare()
+            if os.path.exists(order):
+                with open(order) as f:
+                    seed, mode = f.read().split()
+                event.update(seed=seed, mode=mode, torn=tracer.tear(seed, mode))
+                os.unlink(order)
+        except Exception as trouble:  # pylint: disable=broad-except
+            import traceback
+            traceback.print_exc()
+            event["trouble"] = f"{type(trouble).__name__}: {trouble}"
+            status = 1
+        child.wait()
+        log.close()
+    tracer.writer.close()
+    event.update(tracer.counts, tape=os.path.basename(tracer.writer.path), status=child.returncode)
+    with open(args.events, "a") as f:
+        f.write(json.dumps(event) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
