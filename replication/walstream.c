@@ -1,0 +1,293 @@
+#include "replication/walstream.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "walcrypt/pgfile.h"
+#include "walcrypt/wal.h"
+
+struct walstream {
+	struct stage base;
+	struct walstream_conf conf;
+	struct wal_cipher *cipher;
+	uint64_t pos;        /* LSN of the next byte to come */
+	struct wal_header h; /* of the page that pos lies in, as far as it has come */
+	uint16_t magic;      /* of the pages so far; 0 before the first */
+	uint32_t last_tli;   /* in the header of the page before */
+	/* The granule that is not whole yet: its first nheld bytes, clear; of these nsent went downstream with a message's
+	 * end. */
+	uint8_t held[WAL_GRANULE];
+	size_t nheld, nsent;
+	bool passed; /* something went downstream since the last CHUNK_WAL_END */
+};
+
+static const struct {
+	int major;
+	uint16_t magic;
+} versions[] = {{15, 0xD110}, {16, 0xD113}, {17, 0xD116}, {18, 0xD118}};
+
+uint16_t
+walstream_magic(int major)
+{
+	for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++)
+		if (versions[i].major == major)
+			return versions[i].magic;
+	return 0;
+}
+
+int
+walstream_major(uint16_t magic)
+{
+	for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++)
+		if (versions[i].magic == magic)
+			return versions[i].major;
+	return 0;
+}
+
+static int
+bad_page(const struct walstream *s, struct err *err, enum err_class class, const char *text)
+{
+	char lsn[LSN_TEXT_LEN];
+
+	lsn_format(lsn, s->pos - s->pos % WAL_PAGE_LEN);
+	err_set(err, class, "WAL page at %s of timeline %u from the upstream %s", lsn, (unsigned)s->conf.tli, text);
+	return err_sqlstate(err, "XX001");
+}
+
+/* Bytes 0-7: magic, flags, timeline. From here on the page can be encrypted. */
+static int
+take_beginning(struct walstream *s, const uint8_t *granule, struct err *err)
+{
+	struct wal_header *h = &s->h;
+	bool first = s->pos % s->conf.segment_size == 0;
+
+	memset(h, 0, sizeof(*h));
+	memcpy(&h->magic, granule, sizeof(h->magic));
+	memcpy(&h->info, granule + 2, sizeof(h->info));
+	memcpy(&h->tli, granule + 4, sizeof(h->tli));
+	h->pageaddr = s->pos;
+	h->len = (h->info & WAL_INFO_LONG) != 0 ? WAL_LONG_HEADER_LEN : WAL_HEADER_LEN;
+	if (h->magic >> 8 == 0xD1 && (h->info & WAL_INFO_ENCRYPTED) != 0) {
+		bad_page(s, err, ERR_REFUSED, "is encrypted");
+		return err_hint(
+		    err, "This version of walcrypt-proxy takes plaintext upstreams: give a conninfo to such servers only.");
+	}
+	if (walstream_major(h->magic) == 0 || (s->magic != 0 && h->magic != s->magic))
+		return bad_page(s, err, ERR_DAMAGED, "has no page header of PostgreSQL 15 to 18");
+	if ((h->info & ~WAL_INFO_KNOWN) != 0 || (h->len == WAL_LONG_HEADER_LEN) != first)
+		return bad_page(s, err, ERR_DAMAGED, "has invalid info bits");
+	if (h->tli == 0 || h->tli > s->conf.tli || h->tli < s->last_tli)
+		return bad_page(s, err, ERR_DAMAGED, "belongs to another timeline");
+	s->magic = h->magic;
+	s->last_tli = h->tli;
+	return 0;
+}
+
+/* One of the header's other granules. */
+static int
+check_header(struct walstream *s, size_t off, const uint8_t *granule, struct err *err)
+{
+	uint64_t eight;
+	uint32_t four[2];
+
+	memcpy(&eight, granule, sizeof(eight));
+	memcpy(four, granule, sizeof(four));
+	switch (off / WAL_GRANULE) {
+	case 1:
+		return eight == s->h.pageaddr ? 0 : bad_page(s, err, ERR_DAMAGED, "says that it is at another position");
+	case 2:
+		return four[1] == 0 ? 0 : bad_page(s, err, ERR_DAMAGED, "has a header whose padding is not zero");
+	case 3:
+		return eight == s->conf.system_identifier ? 0 : bad_page(s, err, ERR_DAMAGED, "belongs to another cluster");
+	default:
+		return four[0] == s->conf.segment_size && four[1] == WAL_PAGE_LEN
+		           ? 0
+		           : bad_page(s, err, ERR_DAMAGED, "has another segment or page size than the server says");
+	}
+}
+
+/* Whole granules, in place; advances pos. */
+static int
+encrypt(struct walstream *s, uint8_t *data, size_t len, struct err *err)
+{
+	while (len > 0) {
+		size_t off = s->pos % WAL_PAGE_LEN, n = WAL_PAGE_LEN - off < len ? WAL_PAGE_LEN - off : len;
+
+		if (off == 0 && take_beginning(s, data, err) != 0)
+			return -1;
+		for (size_t at = off == 0 ? WAL_GRANULE : off; at < s->h.len && at < off + n; at += WAL_GRANULE)
+			if (check_header(s, at, data + (at - off), err) != 0)
+				return -1;
+		if (wal_range_encrypt(s->cipher, &s->h, s->conf.generation, false, off, data, n, err) != 0)
+			return -1;
+		s->pos += n;
+		data += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* Hand on data, which is at lsn, but for what lies before `from`. */
+static int
+pass(struct walstream *s, uint64_t lsn, uint8_t *data, size_t len, struct err *err)
+{
+	struct chunk c = {.kind = CHUNK_WAL, .pos = lsn, .data = data, .len = len};
+
+	if (lsn < s->conf.from) {
+		if (s->conf.from - lsn >= len)
+			return 0;
+		c.pos = s->conf.from;
+		c.data += s->conf.from - lsn;
+		c.len -= s->conf.from - lsn;
+	}
+	if (c.len == 0)
+		return 0;
+	s->passed = true;
+	return stage_push(s->base.next, &c, err);
+}
+
+/* Complete the held granule from data; *used says how much that took. */
+static int
+fill_held(struct walstream *s, const uint8_t *data, size_t len, size_t *used, struct err *err)
+{
+	size_t n = WAL_GRANULE - s->nheld < len ? WAL_GRANULE - s->nheld : len, sent = s->nsent;
+	uint64_t lsn = s->pos;
+
+	memcpy(s->held + s->nheld, data, n);
+	s->nheld += n;
+	*used = n;
+	if (s->nheld < WAL_GRANULE)
+		return 0;
+	s->nheld = s->nsent = 0;
+	if (encrypt(s, s->held, WAL_GRANULE, err) != 0)
+		return -1;
+	return pass(s, lsn + sent, s->held + sent, WAL_GRANULE - sent, err);
+}
+
+static int
+push_wal(struct walstream *s, struct chunk *c, struct err *err)
+{
+	uint8_t *data = c->data;
+	size_t len = c->len, used, whole;
+	uint64_t lsn;
+	int rc, paused = 0;
+
+	if (c->pos != s->pos + s->nheld) {
+		char want[LSN_TEXT_LEN], got[LSN_TEXT_LEN];
+
+		lsn_format(want, s->pos + s->nheld);
+		lsn_format(got, c->pos);
+		err_set(err, ERR_DAMAGED, "WAL from the upstream continues at %s instead of %s", got, want);
+		return err_sqlstate(err, "08P01");
+	}
+	if (len > 0 && s->conf.hooks.on_plain != NULL &&
+	    s->conf.hooks.on_plain(s->conf.hooks.arg, c->pos, data, len, err) != 0)
+		return -1;
+	if (s->nheld > 0) {
+		if ((paused = fill_held(s, data, len, &used, err)) < 0)
+			return -1;
+		data += used;
+		len -= used;
+		if (len == 0)
+			return paused;
+	}
+	lsn = s->pos;
+	whole = len - len % WAL_GRANULE;
+	if (encrypt(s, data, whole, err) != 0 || (rc = pass(s, lsn, data, whole, err)) < 0)
+		return -1;
+	s->nheld = len - whole;
+	memcpy(s->held, data + whole, s->nheld);
+	return rc | paused;
+}
+
+/* A message ends inside a granule: the part goes out too, so that the downstream's message ends there (P1). */
+static int
+push_end(struct walstream *s, struct chunk *c, struct err *err)
+{
+	uint8_t part[WAL_GRANULE];
+	size_t off = s->pos % WAL_PAGE_LEN, sent = s->nsent;
+	const struct keyset_epoch *epoch;
+	int rc = 0, paused = 0;
+
+	if (s->nheld > s->nsent) {
+		/* off is 0 where no header of this page has come: s->h is still the page before's */
+		if (off == 0 || off < s->h.len)
+			return bad_page(s, err, ERR_DAMAGED, "arrives in two messages that part inside its header");
+		if ((epoch = keyset_wal_write(s->conf.keyset, s->h.tli)) == NULL)
+			return err_set(err, ERR_WRONG_KEY, "the keyset has no WAL key for timeline %u", (unsigned)s->h.tli);
+		if (wal_cipher_xor(s->cipher, epoch->number % KEYSET_MAX_EPOCHS, s->h.tli, s->conf.generation, s->h.pageaddr,
+		                   off, s->held, part, s->nheld, err) != 0)
+			return -1;
+		s->nsent = s->nheld;
+		if ((rc = pass(s, s->pos + sent, part + sent, s->nheld - sent, err)) < 0)
+			return -1;
+	}
+	if (!s->passed)
+		return rc;
+	s->passed = false;
+	c->pos = s->pos + s->nheld;
+	if ((paused = stage_push(s->base.next, c, err)) < 0)
+		return -1;
+	return rc | paused;
+}
+
+static int
+walstream_push(struct stage *stage, struct chunk *c, struct err *err)
+{
+	struct walstream *s = (struct walstream *)stage;
+
+	if (c->kind == CHUNK_WAL)
+		return push_wal(s, c, err);
+	if (c->kind == CHUNK_WAL_END)
+		return push_end(s, c, err);
+	return stage_push(s->base.next, c, err);
+}
+
+static int
+walstream_finish(struct stage *stage, struct err *err)
+{
+	struct walstream *s = (struct walstream *)stage;
+
+	if (s->nheld > s->nsent)
+		return bad_page(s, err, ERR_DAMAGED, "is cut off inside a message");
+	return stage_finish(s->base.next, err);
+}
+
+static void
+walstream_free(struct stage *stage)
+{
+	struct walstream *s = (struct walstream *)stage;
+
+	wal_cipher_free(s->cipher);
+	stage_free(s->base.next);
+	free(s);
+}
+
+static const struct stage_ops walstream_ops = {walstream_push, walstream_finish, walstream_free};
+
+struct stage *
+walstream_new(const struct walstream_conf *conf, struct stage *next, struct err *err)
+{
+	struct walstream *s;
+
+	/* source: xlog_internal.h, IsValidWalSegSize */
+	if (conf->segment_size < 1 << 20 || conf->segment_size > 1 << 30 ||
+	    (conf->segment_size & (conf->segment_size - 1)) != 0) {
+		err_set(err, ERR_DAMAGED, "invalid WAL segment size: %u bytes", (unsigned)conf->segment_size);
+		return NULL;
+	}
+	if ((s = calloc(1, sizeof(*s))) == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	s->base.ops = &walstream_ops;
+	s->conf = *conf;
+	s->pos = walstream_begin(conf->from, conf->segment_size);
+	if ((s->cipher = wal_cipher_new(conf->keyset, err)) == NULL) {
+		free(s);
+		return NULL;
+	}
+	s->base.next = next;
+	return &s->base;
+}
