@@ -77,11 +77,12 @@ key_generate(enum key_method method, struct data_key *key, struct err *err)
 }
 
 /*
- * HKDF-SHA256, RFC 5869, without salt. By hand on HMAC: libcrypto's HKDF fetches algorithms while it holds the key, and
+ * HKDF-SHA256, RFC 5869. By hand on HMAC: libcrypto's HKDF fetches algorithms while it holds the key, and
  * would leave its bookkeeping in the keys' memory.
  */
 int
-key_derive(const uint8_t *ikm, size_t ikm_len, const char *info, uint8_t *out, size_t out_len, struct err *err)
+key_hkdf(const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t ikm_len, const void *info, size_t info_len,
+         uint8_t *out, size_t out_len, struct err *err)
 {
 	static const uint8_t no_salt[HASH_LEN];
 	uint8_t prk[HASH_LEN], t[DIGEST_MAX_LEN];
@@ -92,13 +93,14 @@ key_derive(const uint8_t *ikm, size_t ikm_len, const char *info, uint8_t *out, s
 	memset(out, 0, out_len);
 	if (out_len > 255 * HASH_LEN)
 		return err_set(err, ERR_FAILED, "cannot derive a key of %zu bytes", out_len);
-	if (hmac_sha256(no_salt, sizeof(no_salt), ikm, ikm_len, prk, err) != 0)
+	if (hmac_sha256(salt_len > 0 ? salt : no_salt, salt_len > 0 ? salt_len : sizeof(no_salt), ikm, ikm_len, prk, err) !=
+	    0)
 		goto done;
 	for (uint8_t i = 1; done < out_len; i++) {
 		size_t n = out_len - done < HASH_LEN ? out_len - done : HASH_LEN;
 
 		if ((d = digest_new_hmac(prk, sizeof(prk), err)) == NULL ||
-		    (i > 1 && digest_update(d, t, HASH_LEN, err) != 0) || digest_update(d, info, strlen(info), err) != 0 ||
+		    (i > 1 && digest_update(d, t, HASH_LEN, err) != 0) || digest_update(d, info, info_len, err) != 0 ||
 		    digest_update(d, &i, 1, err) != 0 || digest_final(d, t, err) != HASH_LEN)
 			goto done;
 		digest_free(d);
@@ -114,6 +116,12 @@ done:
 	secmem_wipe(prk, sizeof(prk));
 	secmem_wipe(t, sizeof(t));
 	return rc;
+}
+
+int
+key_derive(const uint8_t *ikm, size_t ikm_len, const char *info, uint8_t *out, size_t out_len, struct err *err)
+{
+	return key_hkdf(NULL, 0, ikm, ikm_len, info, strlen(info), out, out_len, err);
 }
 
 int

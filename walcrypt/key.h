@@ -40,6 +40,9 @@ int key_method_len(enum key_method method); /* bytes of its data keys */
 int key_generate(enum key_method method, struct data_key *key, struct err *err);
 /* HKDF-SHA256 of ikm with the label as info, out_len bytes into out (at most 255*32); out zeroed on error. RFC 5869. */
 int key_derive(const uint8_t *ikm, size_t ikm_len, const char *info, uint8_t *out, size_t out_len, struct err *err);
+/* RFC 5869 itself, with a salt (salt_len 0: none). */
+int key_hkdf(const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t ikm_len, const void *info,
+             size_t info_len, uint8_t *out, size_t out_len, struct err *err);
 /* Public fingerprint, and as 16 hex digits. Also for a cluster key (len 32). */
 int key_id(const uint8_t *key, size_t len, uint8_t id[static KEY_ID_LEN], struct err *err);
 int key_id_hex(const uint8_t *key, size_t len, char hex[static KEY_ID_HEX_LEN], struct err *err);

@@ -84,8 +84,8 @@ wal_page_look(const uint8_t *page, size_t len, struct wal_header *h)
 		info &= (uint16_t) ~(WAL_INFO_ENCRYPTED | WAL_INFO_EPOCH_MASK);
 	}
 	h->info = info;
-	if (h->magic >> 8 != 0xD1 || h->pageaddr % WAL_PAGE_LEN != 0 || h->tli == 0 || (info & ~WAL_INFO_KNOWN) != 0 ||
-	    (!h->encrypted && h->generation != 0)) {
+	if (h->magic >> 8 != 0xD1 || h->pageaddr % WAL_PAGE_LEN != 0 || h->pageaddr >= WAL_MAX_PAGEADDR || h->tli == 0 ||
+	    (info & ~WAL_INFO_KNOWN) != 0 || (!h->encrypted && h->generation != 0)) {
 		memset(h, 0, sizeof(*h));
 		return WAL_PAGE_INVALID;
 	}
@@ -209,7 +209,7 @@ wal_cipher_xor(struct wal_cipher *c, unsigned epoch7, uint32_t tli, uint32_t gen
 {
 	struct cipher *aes;
 
-	if (off > WAL_PAGE_LEN || len > WAL_PAGE_LEN - off)
+	if (off > WAL_PAGE_LEN || len > WAL_PAGE_LEN - off || pageaddr >= WAL_MAX_PAGEADDR)
 		return err_set(err, ERR_FAILED, "a range of %zu bytes at %zu lies outside a WAL page", len, off);
 	if ((aes = cipher_for(c, epoch7, err)) == NULL)
 		return -1;
@@ -288,10 +288,8 @@ wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, struct e
 			memcpy(out, in, WAL_PAGE_LEN);
 		return 0;
 	}
-	if ((aes = cipher_for(c, h.epoch7, err)) == NULL) {
-		memset(out, 0, WAL_PAGE_LEN);
+	if ((aes = cipher_for(c, h.epoch7, err)) == NULL)
 		return -1;
-	}
 	memcpy(head, in, sizeof(head));
 	end = granule_len_without_tail(in + h.len, WAL_PAGE_LEN - h.len) + h.len;
 	masked = granule_maybe_zero(in + h.len, end - h.len);

@@ -26,6 +26,7 @@
 #define WAL_HEADER_LEN 24
 #define WAL_LONG_HEADER_LEN 40
 #define WAL_GRANULE 8
+#define WAL_MAX_PAGEADDR (UINT64_C(1) << 61) /* exclusive: the counter block has 48 bits for the page number */
 
 #define WAL_INFO_LONG 0x0002
 #define WAL_INFO_KNOWN 0x000F /* all flags of PostgreSQL 15-18 */
@@ -53,8 +54,8 @@ enum wal_page_kind {
 	WAL_PAGE_ZERO, /* the bytes given are all zero */
 	WAL_PAGE_CLEAR,
 	WAL_PAGE_ENCRYPTED,
-	WAL_PAGE_INVALID /* no valid header: magic >> 8 != 0xD1, pageaddr not aligned, tli 0, unknown info bits, clear with
-	                    padding set */
+	WAL_PAGE_INVALID /* no valid header: magic >> 8 != 0xD1, pageaddr not aligned or 2^61 and more, tli 0, unknown info
+	                    bits, clear with padding set */
 };
 
 /* Look at the first len (>= 24) bytes of a page; h is filled unless ZERO or INVALID (zeroed then). ZERO looks at the
@@ -80,14 +81,17 @@ int wal_cipher_xor(struct wal_cipher *c, unsigned epoch7, uint32_t tli, uint32_t
 
 /*
  * Encrypt a whole clear page under the keyset's write epoch for the header's tli (W2 applied: trailing zero granules
- * raw; with last, every zero granule raw). A zero page is copied. A page without a valid clear header: ERR_REFUSED. in
- * == out allowed.
+ * raw; with last, every zero granule raw). A zero page is copied. in == out allowed.
+ * A page without a valid clear header: ERR_REFUSED, out untouched. No key for the tli: ERR_WRONG_KEY, out untouched.
+ * The cipher itself failed: out zeroed.
  */
 int wal_page_encrypt(struct wal_cipher *c, uint32_t generation, bool last, const uint8_t *in, uint8_t *out,
                      struct err *err);
-/* Decrypt a whole page to what PostgreSQL wrote. A zero or clear page is copied. Epoch unknown: ERR_WRONG_KEY. Invalid
- * header on a page: copied unchanged, as the server would see it (recycled garbage is not our error); return 0. in ==
- * out allowed. */
+/*
+ * Decrypt a whole page to what PostgreSQL wrote. A zero or clear page is copied, and so is one without a valid header:
+ * recycled garbage is not our error, the server sees it as it is. in == out allowed.
+ * Epoch unknown: ERR_WRONG_KEY, out untouched. The cipher itself failed: out zeroed.
+ */
 int wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, struct err *err);
 
 /* Decrypt in place data[0..len) = bytes from `off` (multiple of 8) of a page whose header h is known; len a multiple
