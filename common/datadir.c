@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "common/durable.h"
+#include "common/path.h"
 
 /*
  * struct ControlFileData of version 1300 (catalog/pg_control.h of PostgreSQL 15) on a 64-bit machine: offsets of what
@@ -61,7 +62,8 @@ datadir_control_read(const char *dir, struct datadir_control *c, struct err *err
 	size_t len;
 
 	memset(c, 0, sizeof(*c));
-	snprintf(path, sizeof(path), "%s/global/pg_control", dir);
+	if (path_format(path, err, "%s/global/pg_control", dir) != 0)
+		return -1;
 	/* a running server rewrites it in place */
 	for (int try = 0;; try++) {
 		if ((data = durable_read(path, CONTROL_FILE_LEN, &len, err)) == NULL)
@@ -114,7 +116,8 @@ datadir_major_version(const char *dir, int *major, struct err *err)
 	uint8_t *data;
 	size_t len;
 
-	snprintf(path, sizeof(path), "%s/PG_VERSION", dir);
+	if (path_format(path, err, "%s/PG_VERSION", dir) != 0)
+		return -1;
 	if ((data = durable_read(path, 64, &len, err)) == NULL) {
 		if (err->os_errno == ENOENT || err->os_errno == ENOTDIR)
 			err_set(err, ERR_REFUSED, "\"%s\" is not a data directory: it has no PG_VERSION", dir);
@@ -134,8 +137,7 @@ datadir_in_use(const char *dir)
 	size_t len;
 	long pid;
 
-	snprintf(path, sizeof(path), "%s/postmaster.pid", dir);
-	if ((data = durable_read(path, 4096, &len, &err)) == NULL)
+	if (path_format(path, &err, "%s/postmaster.pid", dir) != 0 || (data = durable_read(path, 4096, &len, &err)) == NULL)
 		return false;
 	pid = labs(atol((char *)data)); /* negative: single-user mode */
 	free(data);

@@ -184,7 +184,7 @@ list_free(char **list)
 
 /* path as it stands if absolute, else below the folder of file. */
 static char *
-path_absolute(const char *file, const char *path)
+path_below(const char *file, const char *path)
 {
 	const char *slash = strrchr(file, '/');
 	char *made;
@@ -215,7 +215,7 @@ option_set(const struct settings_option *o, void *object, const struct conf *c, 
 	case SETTING_PATH:
 		if (*value == '\0')
 			return conf_error(err, c, line, "%s has no value", o->name);
-		*(char **)field = o->kind == SETTING_PATH ? path_absolute(c->file, value) : strdup(value);
+		*(char **)field = o->kind == SETTING_PATH ? path_below(c->file, value) : strdup(value);
 		return *(char **)field == NULL ? err_nomem(err) : 0;
 	case SETTING_LIST:
 		if ((*(char ***)field = list_parse(value, &empty)) == NULL)
@@ -294,7 +294,21 @@ kek_add(struct settings *s, const struct conf *c, const struct conf_section *sec
 		return err_nomem(err);
 	if (section_apply("kek", k, c, section, err) != 0)
 		return -1;
-	return k->uri != NULL ? 0 : conf_error(err, c, section->line, "[kek %s] has no uri", k->name);
+	if (k->uri == NULL)
+		return conf_error(err, c, section->line, "[kek %s] has no uri", k->name);
+	/* like every path in the file */
+	if (strncmp(k->uri, "file:", 5) == 0 && k->uri[5] != '\0' && k->uri[5] != '/') {
+		char *path = path_below(c->file, k->uri + 5), *uri = NULL;
+
+		if (path == NULL || asprintf(&uri, "file:%s", path) < 0) {
+			free(path);
+			return err_nomem(err);
+		}
+		free(path);
+		free(k->uri);
+		k->uri = uri;
+	}
+	return 0;
 }
 
 static int

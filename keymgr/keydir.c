@@ -196,7 +196,7 @@ new_make(const struct places *p, const struct keyset *ks, const struct kek *kek,
 	struct keyset *again;
 	int result = -1;
 
-	if (durable_mkdir(p->new, 0700, err) != 0 ||
+	if ((!p->has_new && durable_mkdir(p->new, 0700, err) != 0) ||
 	    keydir_set_write(p->new, ks, kek, reference, earlier, earlier_files, err) != 0 ||
 	    keydir_set_load(p->new, &files, err) != 0)
 		return -1;
@@ -208,21 +208,28 @@ new_make(const struct places *p, const struct keyset *ks, const struct kek *kek,
 	return result;
 }
 
-/* Nothing but "." and ".." in it? */
+/* Nothing in path but perhaps new/, and in that no keys: a key command may have left a file of its own in it (%d). */
 static int
-check_empty(const char *path, struct err *err)
+check_empty(const char *path, const struct places *p, struct err *err)
 {
+	struct keydir_files files = {0};
 	DIR *dir = opendir(path);
 	struct dirent *entry;
-	int result = 0;
+	bool empty = true;
 
 	if (dir == NULL)
 		return err_os(err, errno, "could not open directory \"%s\"", path);
-	while (result == 0 && (entry = readdir(dir)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			result = err_set(err, ERR_REFUSED, "key directory \"%s\" exists already and is not empty", path);
+	while ((entry = readdir(dir)) != NULL)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, "new") != 0)
+			empty = false;
 	closedir(dir);
-	return result;
+	if (p->has_new && keydir_set_load(p->new, &files, err) != 0)
+		return -1;
+	for (size_t i = 0; i < files.n; i++)
+		if (strstr(files.file[i].name, ".wkey") != NULL || strcmp(files.file[i].name, KEYDIR_JSON) == 0)
+			empty = false;
+	keydir_files_free(&files);
+	return empty ? 0 : err_set(err, ERR_REFUSED, "key directory \"%s\" exists already and is not empty", path);
 }
 
 int
@@ -238,7 +245,7 @@ keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, 
 		return -1;
 	if ((fd = lock(path, LOCK_EX, err)) < 0)
 		return -1;
-	if (check_empty(path, err) != 0)
+	if (places_look(&p, path, err) != 0 || check_empty(path, &p, err) != 0)
 		goto fail;
 	if (new_make(&p, ks, kek, reference, NULL, NULL, err) != 0 || durable_rename(p.new, p.live, err) != 0) {
 		durable_remove_dir(p.new, &ignored);

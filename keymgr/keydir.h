@@ -43,8 +43,8 @@ int keydir_read_info(const char *path, struct keydir_info *info, struct err *err
 bool keydir_exists(const char *path);
 /* Open and verify everything. */
 struct keyset *keydir_open(const char *path, const struct kek *kek, struct err *err);
-/* Write a new key directory; path must not exist or be empty; durable when it returns. reference: what kek_reference
- * says. */
+/* Write a new key directory; path must not exist or hold nothing but a new/ without keys (where %d pointed a key
+ * command that keeps a file beside the keys); durable when it returns. reference: what kek_reference says. */
 int keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference,
                   struct err *err);
 /* Replace the whole set durably through new/ and old/, verified by unwrapping before the old one goes. */

@@ -11,7 +11,7 @@
 char *
 keydir_text_write(const struct keydir_info *info, const char *mac_hex, struct err *err)
 {
-	char identifier[24], *text = NULL;
+	char identifier[24], *bare, *text = NULL;
 	json_t *root = NULL, *epochs = json_array();
 
 	snprintf(identifier, sizeof(identifier), "%" PRIu64, info->system_identifier);
@@ -31,7 +31,10 @@ keydir_text_write(const struct keydir_info *info, const char *mac_hex, struct er
 	              "kek_version", info->kek_version, "provider", info->provider, "mac", mac_hex);
 	if (root == NULL)
 		goto done;
-	text = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
+	if ((bare = json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII)) == NULL ||
+	    asprintf(&text, "%s\n", bare) < 0)
+		text = NULL;
+	free(bare);
 done:
 	json_decref(epochs);
 	json_decref(root);

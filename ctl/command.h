@@ -1,0 +1,55 @@
+/*
+ * command: one command of walcrypt-ctl. The table of them in main.c drives dispatch and --help; each has a file of its
+ * own.
+ *
+ * A command's struct of options begins with struct common_options and is zeroed before its options are parsed into it.
+ */
+#ifndef CTL_COMMAND_H
+#define CTL_COMMAND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/err.h"
+#include "common/options.h"
+
+#define COMMAND_OPTIONS_MAX 256 /* bytes of the largest struct of options */
+
+struct common_options {
+	bool help;
+	const char *config; /* --config */
+};
+
+struct command {
+	const char *name;      /* "exec", "key init" */
+	const char *arguments; /* after the name in the usage line */
+	const char *summary;   /* one line in walcrypt-ctl --help; NULL: not shown there */
+	const char *more;      /* what its own --help says beyond; may be NULL */
+	const struct option_def *options;
+	enum options_style style;
+	size_t min_args, max_args;
+	/* Returns the exit status, or -1 with err set (its class becomes the exit status). args is NULL-terminated. */
+	int (*run)(void *options, const char **args, size_t nargs, struct err *err);
+};
+
+extern const struct command command_build, command_exec, command_initdb, command_key_init, command_key_repair,
+    command_key_show, command_status, command_unlock, command_verify, command_wal;
+
+/* The options that every command has. */
+#define COMMON_OPTIONS                                                                                                 \
+	{"config",    0,                                                                                                   \
+	 OPTION_TEXT, offsetof(struct common_options, config),                                                             \
+	 "FILE",      "configuration file (default: WALCRYPT_CONFIG, else /etc/walcrypt/walcrypt.ini if it is there)",     \
+	 0,           0},                                                                                                  \
+	{                                                                                                                  \
+		"help", '?', OPTION_HELP, offsetof(struct common_options, help), NULL, "show this help", 0, 0                  \
+	}
+#define OPTIONS_END                                                                                                    \
+	{                                                                                                                  \
+		NULL, 0, OPTION_FLAG, 0, NULL, NULL, 0, 0                                                                      \
+	}
+
+/* Print text, detail and hint as PostgreSQL's programs do: "ERROR:  ..." (prefix as given). */
+void report(const char *level, const struct err *err);
+
+#endif

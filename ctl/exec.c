@@ -1,0 +1,62 @@
+/* exec: any stock PostgreSQL program on an encrypted directory. */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "ctl/command.h"
+#include "ctl/layer.h"
+
+struct exec_options {
+	struct common_options common;
+	const char *datadir, *kek;
+};
+
+static const struct option_def exec_defs[] = {
+    {"pgdata", 'D', OPTION_TEXT, offsetof(struct exec_options, datadir), "DIR", "data directory (default: PGDATA)", 0,
+     0},
+    {"kek", 0, OPTION_TEXT, offsetof(struct exec_options, kek), "SOURCE",
+     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: WALCRYPT_KEK)", 0, 0},
+    COMMON_OPTIONS,
+    OPTIONS_END};
+
+static int
+exec_run(void *options, const char **args, size_t nargs, struct err *err)
+{
+	const struct exec_options *o = options;
+	char datadir[PATH_MAX], keydir[PATH_MAX], program[PATH_MAX];
+	struct source source;
+
+	(void)nargs;
+	if (datadir_option(o->datadir, datadir, err) != 0 || datadir_keydir(datadir, keydir, err) != 0 ||
+	    source_find(&source, o->common.config, o->kek, datadir, NULL, err) != 0)
+		return -1;
+	if (program_find(args[0], datadir, program, err) != 0 || layer_environment(&source, err) != 0)
+		goto fail;
+	/* programs that take the data directory from PGDATA need no -D of their own */
+	if (setenv("PGDATA", datadir, 1) != 0 || setenv("WALCRYPT_DATADIR", datadir, 1) != 0) {
+		err_nomem(err);
+		goto fail;
+	}
+	args[0] = program;
+	execv(program, (char *const *)(uintptr_t)args);
+	err_os(err, errno, "could not run \"%s\"", program);
+fail:
+	source_free(&source);
+	return -1;
+}
+
+const struct command command_exec = {
+    .name = "exec",
+    .arguments = "-D DIR [--kek SOURCE] [--] PROGRAM [ARGUMENT]...",
+    .summary = "run any stock PostgreSQL program on an encrypted directory",
+    .more = "The program finds the data directory in PGDATA. Its own exit status is passed on; 125 says that it was "
+            "not run.\n"
+            "Example: walcrypt-ctl exec -D /srv/blue --kek file:/etc/walcrypt/kek -- pg_ctl -l /srv/blue.log start",
+    .options = exec_defs,
+    .style = OPTIONS_UNTIL_FIRST,
+    .min_args = 1,
+    .max_args = SIZE_MAX,
+    .run = exec_run,
+};
+_Static_assert(sizeof(struct exec_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -1,0 +1,252 @@
+/*
+ * key init: a keyset in the proxy's keystore for one node or profile.
+ *
+ * Every keyset has a relation key of its own. Keysets of one cluster (one system identifier) share the WAL key, because
+ * their nodes exchange WAL: it is copied from one that is there already.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/durable.h"
+#include "common/path.h"
+#include "ctl/command.h"
+#include "ctl/keygen.h"
+#include "ctl/source.h"
+#include "ctl/upstream.h"
+#include "keymgr/keydir.h"
+
+struct key_init_options {
+	struct common_options common;
+	const char *method, *kek, *system_identifier;
+	bool create_kek;
+};
+
+static const struct option_def key_init_defs[] = {
+    {"method", 'K', OPTION_TEXT, offsetof(struct key_init_options, method), "METHOD",
+     "AES128, AES192 or AES256 (default: the cluster's, else AES256)", 0, 0},
+    {"kek", 0, OPTION_TEXT, offsetof(struct key_init_options, kek), "SOURCE",
+     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: the configuration's for NAME)", 0, 0},
+    {"create-kek", 0, OPTION_FLAG, offsetof(struct key_init_options, create_kek), NULL,
+     "make the cluster key if its file is not there yet", 0, 0},
+    {"system-identifier", 0, OPTION_TEXT, offsetof(struct key_init_options, system_identifier), "NUMBER",
+     "the cluster's system identifier (default: asked from a configured node)", 0, 0},
+    COMMON_OPTIONS,
+    OPTIONS_END};
+
+/* One `key init` at a time: two at once would draw two WAL keys for one cluster. */
+static int
+keystore_lock(const char *keystore, struct err *err)
+{
+	int fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT && durable_mkdir(keystore, 0700, err) == 0)
+		fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
+	if (flock(fd, LOCK_EX) != 0) {
+		err_os(err, errno, "could not lock keystore \"%s\"", keystore);
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* The folder of a keyset of the same cluster, or "". */
+static int
+relative_find(const char *keystore, uint64_t identifier, char name[static NAME_MAX + 1], struct err *err)
+{
+	struct dirent *entry;
+	DIR *dir = opendir(keystore);
+	int result = 0;
+
+	name[0] = '\0';
+	if (dir == NULL)
+		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
+	while (result == 0 && name[0] == '\0' && (entry = readdir(dir)) != NULL) {
+		char path[PATH_MAX];
+		struct keydir_info info;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		if ((result = path_format(path, err, "%s/%s", keystore, entry->d_name)) != 0 || !keydir_exists(path))
+			continue;
+		result = keydir_read_info(path, &info, err);
+		if (result == 0 && info.system_identifier == identifier)
+			memcpy(name, entry->d_name, strlen(entry->d_name) + 1);
+	}
+	closedir(dir);
+	return result;
+}
+
+/* Open the relative with its own cluster key. */
+static struct keyset *
+relative_open(const struct key_init_options *o, const char *keystore, const char *name, struct err *err)
+{
+	char path[PATH_MAX];
+	struct source source;
+	struct keyset *ks;
+
+	/* --kek is for the new keyset; the relative's cluster key stands in the configuration, if it is another one */
+	if (source_find(&source, o->common.config, NULL, NULL, name, err) != 0 &&
+	    source_find(&source, o->common.config, o->kek, NULL, name, err) != 0)
+		return NULL;
+	ks = path_format(path, err, "%s/%s", keystore, name) == 0 ? source_open(&source, path, err) : NULL;
+	source_free(&source);
+	if (ks == NULL)
+		err_context(err, "the cluster's WAL key lies in keyset \"%s\"", name);
+	return ks;
+}
+
+/* The keyset to be written: a cluster's first, or a further one. shared: the name of the keyset that gave the WAL key.
+ */
+static struct keyset *
+keys_make(const struct key_init_options *o, const char *keystore, uint64_t identifier, char shared[static NAME_MAX + 1],
+          struct err *err)
+{
+	enum key_method method = KEY_AES256;
+	struct keyset *relative, *ks = NULL;
+
+	if (o->method != NULL && key_method_parse(o->method, &method) != 0) {
+		err_set(err, ERR_USAGE, "method \"%s\" is not AES128, AES192 or AES256", o->method);
+		return NULL;
+	}
+	if (relative_find(keystore, identifier, shared, err) != 0)
+		return NULL;
+	if (shared[0] == '\0')
+		return keyset_generate(method, identifier, err);
+	if ((relative = relative_open(o, keystore, shared, err)) == NULL)
+		return NULL;
+	if (o->method != NULL && keyset_method(relative) != method) {
+		err_set(err, ERR_REFUSED, "the WAL key of keyset \"%s\" is for method %s, not %s", shared,
+		        key_method_name(keyset_method(relative)), key_method_name(method));
+		err_hint(err, "All keysets of one cluster have one method.");
+	} else
+		ks = keyset_generate_sharing(relative, identifier, err);
+	keyset_free(relative);
+	return ks;
+}
+
+static int
+identifier_find(const struct key_init_options *o, const struct settings *settings, uint64_t *identifier,
+                struct err *err)
+{
+	char *end;
+
+	if (o->system_identifier == NULL)
+		return upstream_system_identifier(settings, identifier, err);
+	errno = 0;
+	*identifier = strtoull(o->system_identifier, &end, 10);
+	if (*end != '\0' || errno != 0 || *identifier == 0 || o->system_identifier[0] == '-')
+		return err_set(err, ERR_USAGE, "\"%s\" is not a system identifier", o->system_identifier);
+	return 0;
+}
+
+/* The cluster key; made first if asked for and not there. */
+static struct kek *
+kek_get(struct source *source, const char *key_dir, bool create, struct err *err)
+{
+	struct kek *kek = source_fetch(source, key_dir, err);
+
+	if (kek == NULL && !create && err->os_errno == ENOENT)
+		err_hint(err, "--create-kek makes it.");
+	if (kek != NULL || !create || err->os_errno != ENOENT)
+		return kek;
+	if (kek_create(&source->conf, err) != 0)
+		return NULL;
+	printf("Made a new cluster key: %s\n"
+	       "Keep a copy where no disk failure reaches it: without it nobody can read what is encrypted.\n",
+	       source->reference);
+	return source_fetch(source, key_dir, err);
+}
+
+static bool
+name_is_plain(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 0 && len <= SETTINGS_NAME_MAX && strcmp(name, "none") != 0 && strcmp(name, "ledger") != 0 &&
+	       ((*name >= 'a' && *name <= 'z') || *name == '_') &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") == len;
+}
+
+static int
+key_init_run(void *options, const char **args, size_t nargs, struct err *err)
+{
+	const struct key_init_options *o = options;
+	char path[PATH_MAX], new[PATH_MAX], shared[NAME_MAX + 1], keys[256];
+	struct source source = {0};
+	struct keyset *ks = NULL;
+	struct kek *kek = NULL;
+	uint64_t identifier;
+	int lock = -1, result = -1;
+
+	(void)nargs;
+	if (!name_is_plain(args[0])) {
+		err_set(err, ERR_USAGE, "\"%s\" is not a name for a keyset", args[0]);
+		return err_hint(err, "A name has at most %d of a-z, 0-9, _ and -, and begins with a letter or _.",
+		                SETTINGS_NAME_MAX);
+	}
+	if (source_find(&source, o->common.config, o->kek, NULL, args[0], err) != 0)
+		return -1;
+	if (source.settings == NULL || source.settings->keystore == NULL) {
+		err_set(err, ERR_USAGE, "no configuration file names a keystore");
+		err_hint(err, "Give --config FILE, the proxy's configuration.");
+		goto done;
+	}
+	if (identifier_find(o, source.settings, &identifier, err) != 0 ||
+	    (lock = keystore_lock(source.settings->keystore, err)) < 0 ||
+	    path_format(path, err, "%s/%s", source.settings->keystore, args[0]) != 0 ||
+	    path_format(new, err, "%s/new", path) != 0)
+		goto done;
+	if (keydir_exists(path)) {
+		err_set(err, ERR_REFUSED, "keyset \"%s\" exists already", args[0]);
+		goto done;
+	}
+	/* new/ is where %d points, so that a key command can leave a file of its own */
+	if ((mkdir(path, 0700) != 0 || mkdir(new, 0700) != 0) && errno != EEXIST) {
+		err_os(err, errno, "could not create directory \"%s\"", path);
+		goto done;
+	}
+	if ((kek = kek_get(&source, new, o->create_kek, err)) == NULL ||
+	    (ks = keys_make(o, source.settings->keystore, identifier, shared, err)) == NULL ||
+	    keydir_create(path, ks, kek, source.reference, err) != 0) {
+		rmdir(new);
+		rmdir(path);
+		goto done;
+	}
+	keyset_describe(ks, keys);
+	printf("Made keyset \"%s\", %s.\nSystem identifier %" PRIu64 "; cluster key from %s.\n", args[0], keys, identifier,
+	       source.reference);
+	if (shared[0] != '\0')
+		printf("The WAL key is the one of keyset \"%s\": nodes of one cluster share it.\n", shared);
+	result = 0;
+done:
+	keyset_free(ks);
+	kek_free(kek);
+	source_free(&source);
+	if (lock >= 0)
+		close(lock);
+	return result;
+}
+
+const struct command command_key_init = {
+    .name = "key init",
+    .arguments = "NAME [--kek SOURCE] [--create-kek] [--method METHOD] [--system-identifier NUMBER]",
+    .summary = "make a keyset for a standby or an archive in the proxy's keystore",
+    .more = "NAME is the keyset that the configuration gives to a node or profile.",
+    .options = key_init_defs,
+    .style = OPTIONS_ALL,
+    .min_args = 1,
+    .max_args = 1,
+    .run = key_init_run,
+};
+_Static_assert(sizeof(struct key_init_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -1,0 +1,199 @@
+#include "ctl/layer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/datadir.h"
+#include "common/path.h"
+#include "keymgr/keydir.h"
+
+int
+layer_library(char path[static PATH_MAX], struct err *err)
+{
+	char exe[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	if (n <= 0)
+		return err_os(err, errno, "could not find out where this program is");
+	exe[n] = '\0';
+	for (int up = 0; up < 2; up++) {
+		char *slash = strrchr(exe, '/');
+
+		if (slash != NULL)
+			*slash = '\0';
+	}
+	if (path_format(path, err, "%s/lib/walcrypt/libwalcrypt-storage.so", exe) != 0)
+		return -1;
+	if (access(path, R_OK) != 0)
+		return err_os(err, errno, "could not find the storage layer \"%s\"", path);
+	if (strpbrk(path, ": \t") != NULL) {
+		err_set(err, ERR_REFUSED, "the storage layer \"%s\" has a blank or a colon in its path", path);
+		return err_hint(err, "The dynamic linker takes both for separators: install walcrypt somewhere else.");
+	}
+	return 0;
+}
+
+int
+layer_environment(const struct source *s, struct err *err)
+{
+	const char *present = getenv("LD_PRELOAD");
+	char library[PATH_MAX], *all = NULL;
+	int failed = 0;
+
+	if (layer_library(library, err) != 0 || source_export(s, err) != 0)
+		return -1;
+	if (present == NULL || *present == '\0')
+		failed = setenv("LD_PRELOAD", library, 1);
+	else if (strstr(present, library) == NULL) {
+		if (asprintf(&all, "%s:%s", present, library) < 0)
+			return err_nomem(err);
+		failed = setenv("LD_PRELOAD", all, 1);
+		free(all);
+	}
+	return failed != 0 ? err_nomem(err) : 0;
+}
+
+/* Debian's clients in /usr/bin are links to a script that chooses a version by rules of its own. */
+static bool
+is_program(const char *path)
+{
+	char real[PATH_MAX];
+	const char *base;
+
+	if (access(path, X_OK) != 0 || realpath(path, real) == NULL)
+		return false;
+	base = strrchr(real, '/');
+	return base == NULL || strcmp(base, "/pg_wrapper") != 0;
+}
+
+int
+program_find(const char *name, const char *datadir, char path[static PATH_MAX], struct err *err)
+{
+	const char *bindir = getenv("WALCRYPT_PG_BINDIR"), *places = getenv("PATH");
+	struct err ignored;
+	int major = 15;
+
+	if (strchr(name, '/') != NULL) {
+		if (snprintf(path, PATH_MAX, "%s", name) < PATH_MAX && is_program(path))
+			return 0;
+		return err_os(err, errno != 0 ? errno : ENOENT, "could not run \"%s\"", name);
+	}
+	if (bindir != NULL && snprintf(path, PATH_MAX, "%s/%s", bindir, name) < PATH_MAX && is_program(path))
+		return 0;
+	while (places != NULL && *places != '\0') {
+		size_t len = strcspn(places, ":");
+
+		if (len > 0 && snprintf(path, PATH_MAX, "%.*s/%s", (int)len, places, name) < PATH_MAX && is_program(path))
+			return 0;
+		places += len + (places[len] == ':');
+	}
+	if (datadir != NULL && datadir_major_version(datadir, &major, &ignored) != 0)
+		major = 15;
+	if (snprintf(path, PATH_MAX, "/usr/lib/postgresql/%d/bin/%s", major, name) < PATH_MAX && is_program(path))
+		return 0;
+	err_set(err, ERR_FAILED, "could not find the program \"%s\"", name);
+	return err_hint(err, "Put the server's bin directory into PATH or WALCRYPT_PG_BINDIR.");
+}
+
+int
+datadir_option(const char *option, char out[static PATH_MAX], struct err *err)
+{
+	if (option == NULL && ((option = getenv("PGDATA")) == NULL || *option == '\0')) {
+		err_set(err, ERR_USAGE, "no data directory is named");
+		return err_hint(err, "Give -D DIR, or set PGDATA.");
+	}
+	return path_absolute(out, option, err);
+}
+
+int
+datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err)
+{
+	int major;
+
+	if (datadir_major_version(datadir, &major, err) != 0)
+		return -1;
+	if (path_format(out, err, "%s/pg_cryptokeys", datadir) != 0)
+		return -1;
+	if (access(out, F_OK) != 0) {
+		err_set(err, ERR_REFUSED, "data directory \"%s\" is not encrypted: it has no pg_cryptokeys", datadir);
+		return err_hint(err, "Programs run on it as they are, without walcrypt.");
+	}
+	return 0;
+}
+
+int
+keydir_named(const struct keydir_choice *c, char path[static PATH_MAX], struct err *err)
+{
+	struct settings *settings;
+	char datadir[PATH_MAX];
+	int result;
+
+	if ((c->name != NULL) + (c->datadir != NULL) + (c->keydir != NULL) != 1) {
+		err_set(err, ERR_USAGE, "name one key directory");
+		return err_hint(err, "Give NAME of a keyset in the keystore, -D DIR or --key-dir DIR.");
+	}
+	if (c->keydir != NULL)
+		return path_absolute(path, c->keydir, err);
+	if (c->datadir != NULL)
+		return path_absolute(datadir, c->datadir, err) != 0 ? -1 : datadir_keydir(datadir, path, err);
+	if (settings_find(c->config, true, &settings, err) != 0)
+		return -1;
+	if (settings->keystore == NULL)
+		result = err_set(err, ERR_USAGE, "\"%s\" names no keystore", settings->file);
+	else if (strchr(c->name, '/') != NULL)
+		result = err_set(err, ERR_USAGE, "\"%s\" is not the name of a keyset", c->name);
+	else
+		result = path_format(path, err, "%s/%s", settings->keystore, c->name);
+	settings_free(settings);
+	return result;
+}
+
+int
+keyset_check_datadir(const struct keyset *ks, const char *datadir, struct err *err)
+{
+	struct datadir_control control;
+
+	if (datadir_control_read(datadir, &control, err) != 0)
+		return -1;
+	if (keyset_system_identifier(ks) == control.system_identifier)
+		return 0;
+	err_set(err, ERR_REFUSED, "the keys belong to another cluster than data directory \"%s\"", datadir);
+	return err_detail(err, "Their system identifier is %" PRIu64 ", the data directory's is %" PRIu64 ".",
+	                  keyset_system_identifier(ks), control.system_identifier);
+}
+
+char *
+guard_lines(const char *existing, const char *library)
+{
+	size_t room = 2 * (strlen(existing) + strlen(library)) + 256, at;
+	char *lines = malloc(room);
+	bool quote = strpbrk(library, ", \"") != NULL;
+
+	if (lines == NULL)
+		return NULL;
+	at = (size_t)snprintf(
+	    lines, room,
+	    "# walcrypt: encrypted data directory; start it with walcrypt-ctl exec. Do not remove the next line.\n"
+	    "shared_preload_libraries = '");
+	/* a quote in the value is doubled; a library's name with a comma or blank stands in double quotes */
+	for (int part = 0; part < 2; part++) {
+		if (part == 1 && *existing != '\0')
+			at += (size_t)snprintf(lines + at, room - at, ", ");
+		if (part == 1 && quote)
+			lines[at++] = '"';
+		for (const char *p = part == 0 ? existing : library; *p != '\0'; p++) {
+			if (*p == '\'' || (*p == '"' && part == 1))
+				lines[at++] = *p;
+			lines[at++] = *p;
+		}
+		if (part == 1 && quote)
+			lines[at++] = '"';
+	}
+	snprintf(lines + at, room - at, "'\n");
+	return lines;
+}

@@ -1,0 +1,40 @@
+/* layer: stock programs, found and run under the storage layer. */
+#ifndef CTL_LAYER_H
+#define CTL_LAYER_H
+
+#include <limits.h>
+
+#include "common/err.h"
+#include "ctl/source.h"
+
+/* The storage layer's file, installed with this program; checked to be there. */
+int layer_library(char path[static PATH_MAX], struct err *err);
+/* Set LD_PRELOAD (behind what it holds already) and the cluster key's source in our own environment, for a program to
+ * come. */
+int layer_environment(const struct source *s, struct err *err);
+/*
+ * Find a stock program: with a slash in the name as it stands; else in WALCRYPT_PG_BINDIR, PATH (pg_wrapper links
+ * skipped), or /usr/lib/postgresql/<major version of datadir>/bin. datadir may be NULL.
+ */
+int program_find(const char *name, const char *datadir, char path[static PATH_MAX], struct err *err);
+/* -D, else PGDATA, made absolute. ERR_USAGE when there is neither. */
+int datadir_option(const char *option, char out[static PATH_MAX], struct err *err);
+/* The cluster's key directory: DATADIR/pg_cryptokeys; ERR_REFUSED when it has none. */
+int datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err);
+
+/* One key directory: a keyset NAME of the configuration's keystore, a data directory's, or by its own path. */
+struct keydir_choice {
+	const char *name, *datadir, *keydir, *config;
+};
+int keydir_named(const struct keydir_choice *c, char path[static PATH_MAX], struct err *err);
+
+/* Do these keys belong to the cluster in datadir (by system identifier)? ERR_REFUSED when not. */
+int keyset_check_datadir(const struct keyset *ks, const char *datadir, struct err *err);
+
+/*
+ * The two lines that make a server without the layer refuse to start, for postgresql.auto.conf; existing: what
+ * shared_preload_libraries holds already. malloc'ed; NULL when out of memory.
+ */
+char *guard_lines(const char *existing, const char *library);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * source: where the cluster key for a key directory comes from: --kek or WALCRYPT_KEK (a provider's URI, or the name of
+ * a [kek] section), else the configuration file: the node with this keyset or data directory, else its only [kek]
+ * section. Never from the key directory itself: it must not be able to make us run a command.
+ */
+#ifndef CTL_SOURCE_H
+#define CTL_SOURCE_H
+
+#include "common/settings.h"
+#include "keymgr/provider.h"
+#include "walcrypt/keyset.h"
+
+struct source {
+	struct settings *settings; /* NULL: no configuration file */
+	const char *section;       /* the [kek] section; NULL: a URI was given */
+	struct kek_conf conf;      /* key_dir is filled in by the caller */
+	char *uri;                 /* conf.uri made absolute, when it had to be */
+	char reference[512];       /* fit to be shown */
+};
+
+/* The configuration file: config, else WALCRYPT_CONFIG, else the one in /etc if it is there. *settings NULL when there
+ * is none; with required that is ERR_USAGE. */
+int settings_find(const char *config, bool required, struct settings **settings, struct err *err);
+
+/* config, kek: what the options say, or NULL. datadir, keyset: what it is for, or NULL. */
+int source_find(struct source *s, const char *config, const char *kek, const char *datadir, const char *keyset,
+                struct err *err);
+void source_free(struct source *s);
+
+/* Make this process fit to hold keys (locked memory of len bytes, no core dump); again is a no-op. */
+int keys_protect(size_t len, struct err *err);
+/* Fetch the cluster key. key_dir: what %d becomes. */
+struct kek *source_fetch(struct source *s, const char *key_dir, struct err *err);
+/* Fetch the cluster key, open the key directory. */
+struct keyset *source_open(struct source *s, const char *key_dir, struct err *err);
+/* Tell the storage layer by environment variables. */
+int source_export(const struct source *s, struct err *err);
+
+#endif
