@@ -27,8 +27,9 @@ int backupstream_finish(struct backupstream *b, struct err *err);
 
 /*
  * The last stage: CopyData messages appended to out, of at most BACKUPSTREAM_DATA_MAX bytes of data each. push returns
- * 1 while out holds more than high bytes; out->max must leave room for what one push can make (a chunk of the
- * upstream's message, and 64 KiB). Progress is passed on as it came. out is the caller's.
+ * 1 while out holds more than high bytes; out->max must leave room above that for what one push can make: the
+ * upstream's message, 256 KiB, and the key files that backupstage puts in. Progress is passed on as it came. out is the
+ * caller's.
  */
 struct stage *backupwriter_new(struct buffer *out, size_t high, struct err *err);
 

@@ -1,0 +1,101 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "replication/backupstream.h"
+#include "replication/message.h"
+#include "replication/tar.h"
+
+struct backupwriter {
+	struct stage base;
+	struct buffer *out;
+	size_t high;
+};
+
+static int
+put_data(struct backupwriter *w, const uint8_t *data, size_t len, struct err *err)
+{
+	while (len > 0) {
+		size_t n = len < BACKUPSTREAM_DATA_MAX ? len : BACKUPSTREAM_DATA_MAX, begun = message_begin(w->out, 'd');
+
+		buffer_put_u8(w->out, 'd');
+		buffer_put(w->out, data, n);
+		if (message_end(w->out, begun, err) != 0)
+			return -1;
+		data += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int
+put_mark(struct backupwriter *w, const struct chunk *c, struct err *err)
+{
+	size_t begun = message_begin(w->out, 'd');
+
+	if (c->kind == CHUNK_ARCHIVE) {
+		buffer_put_u8(w->out, 'n');
+		buffer_put_str(w->out, c->archive->name);
+		buffer_put_str(w->out, c->archive->path);
+	} else if (c->kind == CHUNK_PROGRESS) {
+		buffer_put_u8(w->out, 'p');
+		buffer_put_u64(w->out, c->pos);
+	} else
+		buffer_put_u8(w->out, 'm');
+	return message_end(w->out, begun, err);
+}
+
+static int
+backupwriter_push(struct stage *stage, struct chunk *c, struct err *err)
+{
+	struct backupwriter *w = (struct backupwriter *)stage;
+	int rc;
+
+	switch (c->kind) {
+	case CHUNK_TAR:
+	case CHUNK_MANIFEST:
+		rc = put_data(w, c->data, c->len, err);
+		break;
+	case CHUNK_ARCHIVE:
+	case CHUNK_PROGRESS:
+	case CHUNK_MANIFEST_BEGIN:
+		rc = put_mark(w, c, err);
+		break;
+	case CHUNK_ARCHIVE_END: /* has no message */
+		rc = 0;
+		break;
+	default:
+		return err_set(err, ERR_FAILED, "a base backup cannot carry a chunk of kind %d", (int)c->kind);
+	}
+	return rc != 0 ? -1 : buffer_len(w->out) > w->high;
+}
+
+static int
+backupwriter_finish(struct stage *stage, struct err *err)
+{
+	(void)stage;
+	(void)err;
+	return 0;
+}
+
+static void
+backupwriter_free(struct stage *stage)
+{
+	free(stage);
+}
+
+static const struct stage_ops backupwriter_ops = {backupwriter_push, backupwriter_finish, backupwriter_free};
+
+struct stage *
+backupwriter_new(struct buffer *out, size_t high, struct err *err)
+{
+	struct backupwriter *w = calloc(1, sizeof(*w));
+
+	if (w == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	w->base.ops = &backupwriter_ops;
+	w->out = out;
+	w->high = high;
+	return &w->base;
+}
