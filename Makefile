@@ -55,7 +55,7 @@ $(B)/bin/walcrypt-ctl: $(CTL) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 $(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(COMMON) storage/exports.map
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-Bsymbolic -Wl,--exclude-libs,ALL -Wl,--version-script=storage/exports.map \
-		-o $@ $(STORAGE) $(CORE) $(COMMON) -l:libcrypto.a -l:libisal.a -ldl
+		-o $@ $(STORAGE) $(CORE) $(COMMON) -l:libcrypto.a -lisal -ldl
 
 # tests/unit/failmalloc.h: unit tests can make each of our allocations fail.
 WRAP := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc strdup strndup secmem_alloc)

@@ -1,0 +1,63 @@
+/*
+ * guard: this library as a module of the server, named in shared_preload_libraries of encrypted directories.
+ *
+ * A stock standby without the layer does not stop by itself: it waits, or replays clear WAL over ciphertext (R9). So
+ * the module ends the start unless the layer works in this process. No header of the server is included: what a module
+ * needs is built by hand for the version that runs.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/err.h"
+#include "common/log.h"
+#include "storage/interpose.h"
+#include "storage/process.h"
+#include "storage/unlock.h"
+
+/* fmgr.h: Pg_magic_struct of PostgreSQL 15 to 17 */
+struct magic {
+	int len, version, funcmaxargs, indexmaxkeys, namedatalen, float8byval;
+	char abi_extra[32];
+};
+
+INTERPOSED const void *Pg_magic_func(void);
+INTERPOSED void _PG_init(void);
+INTERPOSED bool walcrypt_layer_active(void);
+
+const void *
+Pg_magic_func(void)
+{
+	static struct magic magic = {sizeof(magic), 0, 100, 32, 64, 1, "PostgreSQL"};
+	const char *(*get)(const char *, bool, bool) =
+	    (const char *(*)(const char *, bool, bool))process_symbol("GetConfigOption");
+	const char *version = get != NULL ? get("server_version_num", true, false) : NULL;
+
+	magic.version = version != NULL ? (int)strtol(version, NULL, 10) / 100 : 1500;
+	return &magic;
+}
+
+/* Do this process's file calls go through the layer, with keys? */
+bool
+walcrypt_layer_active(void)
+{
+	return process.preloaded && process.program == PROGRAM_SERVER && keys.set != NULL;
+}
+
+/* Another copy of this library may have been loaded as the module: the preloaded one answers in the global scope. */
+void
+_PG_init(void)
+{
+	bool (*active)(void) = (bool (*)(void))process_symbol("walcrypt_layer_active");
+	struct err err;
+
+	if (active != NULL && active())
+		return;
+	err_set(&err, ERR_REFUSED, "this data directory is encrypted and the server runs without walcrypt's storage layer");
+	err_hint(&err,
+	         "Start it with \"walcrypt-ctl exec -D DIRECTORY -- pg_ctl start -D DIRECTORY\", or set LD_PRELOAD and "
+	         "WALCRYPT_KEK in the service's environment.");
+	process_die(&err);
+}

@@ -1,0 +1,55 @@
+/*
+ * process: which program this is, what it is doing now, and so how it sees files (docs/storage.md has the table).
+ *
+ * The server says what it is doing in three variables that it exports: MyBackendType, am_walsender, debug_query_string.
+ */
+#ifndef STORAGE_PROCESS_H
+#define STORAGE_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+
+enum program {
+	PROGRAM_PASSIVE, /* everything else: all calls pass */
+	PROGRAM_SERVER,
+	PROGRAM_TOOL /* pg_checksums, pg_rewind, pg_waldump, pg_resetwal */
+};
+
+enum role { ROLE_NORMAL, ROLE_STARTUP, ROLE_WALRECEIVER, ROLE_ARCHIVER };
+
+struct process {
+	enum program program;
+	bool rewind;    /* the tool is pg_rewind */
+	bool preloaded; /* this copy's functions come before libc's */
+	bool fresh;     /* just forked: process_begin has not run yet */
+};
+extern struct process process;
+
+/* Look up what the server exports and check that it is one that we know. Once, in the process that unlocks. */
+int process_learn(struct err *err);
+/* A child's first file: locks the keys in memory again and, in a startup process, begins a run. Cheap when not fresh.
+ */
+void process_begin(void);
+
+enum role process_role(void);
+/* A walsender whose command copies files (BASE_BACKUP, physical START_REPLICATION, anything unknown): R8. */
+bool process_copies_raw(void);
+/* A number that changes with the command that a walsender executes. */
+uint64_t process_command(void);
+/* Postmaster and its children, as opposed to single-user and bootstrap mode. */
+bool process_under_postmaster(void);
+/* The server's fsync setting; true in tools. */
+bool process_fsync(void);
+/* The end of WAL as the server knows it, when recovery is over; 0 when that cannot be told. */
+uint64_t process_insert_lsn(uint32_t *tli);
+/* A server function's or variable's address, or NULL. */
+void *process_symbol(const char *name);
+
+/* Print err with the file's name; sets errno to EIO and returns -1. */
+int process_fail(const struct err *err, int fd);
+/* Print err and end the program with status 1. */
+void process_die(const struct err *err) __attribute__((noreturn));
+
+#endif

@@ -1,0 +1,92 @@
+#include "storage/relfile.h"
+
+#include <string.h>
+
+#include "storage/process.h"
+#include "storage/raw.h"
+#include "storage/unlock.h"
+
+#define SCRATCH_PAGES 16
+
+static int
+decrypt(int fd, const struct file *f, uint8_t *buf, uint32_t first, uint32_t n)
+{
+	struct page_at at = f->at;
+	struct err err;
+
+	at.block += first;
+	return page_decrypt_many(keys.page, &at, buf, buf, n, &err) == 0 ? 0 : process_fail(&err, fd);
+}
+
+/* Pages that begin at off into buf, decrypted; what a file's end leaves of a page reads as if zeros followed. */
+static ssize_t
+read_pages(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
+{
+	ssize_t n = raw_pread(fd, buf, len, off);
+	size_t rest;
+
+	if (n <= 0)
+		return n;
+	rest = (size_t)n % PAGE_LEN;
+	if (rest != 0 && (size_t)n < len) {
+		ssize_t more = raw_pread_full(fd, buf + n, len - (size_t)n, off + n);
+
+		if (more > 0)
+			n += more;
+		rest = (size_t)n % PAGE_LEN;
+	}
+	if (rest != 0)
+		memset(buf + n, 0, PAGE_LEN - rest);
+	if (decrypt(fd, f, buf, (uint32_t)(off / PAGE_LEN), (uint32_t)(((size_t)n + PAGE_LEN - 1) / PAGE_LEN)) != 0)
+		return -1;
+	return n;
+}
+
+ssize_t
+relfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
+{
+	static uint8_t scratch[SCRATCH_PAGES * PAGE_LEN] __attribute__((aligned(4096)));
+	size_t done = 0;
+
+	if (f->view == VIEW_RAW || len == 0 || off < 0)
+		return raw_pread(fd, buf, len, off);
+	unlock_needed();
+	if (off % PAGE_LEN == 0 && len % PAGE_LEN == 0)
+		return read_pages(fd, f, buf, len, off);
+	while (done < len) {
+		off_t at = off + (off_t)done, start = at - at % PAGE_LEN;
+		size_t skip = (size_t)(at - start), want = (skip + len - done + PAGE_LEN - 1) / PAGE_LEN * PAGE_LEN;
+		ssize_t n = read_pages(fd, f, scratch, want < sizeof(scratch) ? want : sizeof(scratch), start);
+
+		if (n < 0)
+			return done > 0 ? (ssize_t)done : -1;
+		if ((size_t)n <= skip)
+			break;
+		n -= (ssize_t)skip;
+		if ((size_t)n > len - done)
+			n = (ssize_t)(len - done);
+		memcpy(buf + done, scratch + skip, (size_t)n);
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+ssize_t
+relfile_write(int fd, const struct file *f, uint8_t *data, size_t len, off_t off)
+{
+	struct page_at at = f->at;
+	struct err err;
+
+	if (f->view == VIEW_RAW)
+		return raw_pwrite(fd, data, len, off);
+	if (off < 0 || off % PAGE_LEN != 0 || len % PAGE_LEN != 0) {
+		err_set(&err, ERR_REFUSED, "refused to write %zu bytes at %lld: relation files are encrypted in whole pages",
+		        len, (long long)off);
+		return process_fail(&err, fd);
+	}
+	unlock_needed();
+	at.block += (uint32_t)(off / PAGE_LEN);
+	if (page_encrypt_many(keys.page, &at, data, data, (uint32_t)(len / PAGE_LEN), &err) != 0)
+		return process_fail(&err, fd);
+	return raw_pwrite_units(fd, data, len, off, PAGE_LEN);
+}

@@ -1,0 +1,16 @@
+/* relfile: reading and writing relation files page by page (DESIGN sections 5 and 7, R3). */
+#ifndef STORAGE_RELFILE_H
+#define STORAGE_RELFILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "storage/fdtable.h"
+
+/* As pread: bytes as the server wrote them, at any offset and length. -1 with errno set. */
+ssize_t relfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off);
+/* As pwrite of whole pages; encrypts data in place, so it must be a private copy. Short only by whole pages. */
+ssize_t relfile_write(int fd, const struct file *f, uint8_t *data, size_t len, off_t off);
+
+#endif

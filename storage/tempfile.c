@@ -1,0 +1,262 @@
+#include "storage/tempfile.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "storage/process.h"
+#include "storage/raw.h"
+#include "walcrypt/cipher.h"
+#include "walcrypt/digest.h"
+#include "walcrypt/random.h"
+#include "walcrypt/secmem.h"
+
+#define UNIT_LEN 8192
+#define XTS_MIN_LEN 16
+#define ROUNDS 10
+
+static struct {
+	struct cipher *enc, *dec, *prf;
+	uint8_t *mac; /* 32 bytes in secmem */
+} temp;
+
+int
+tempfile_init(struct err *err)
+{
+	uint8_t key[64 + 32];
+	int rc = -1;
+
+	if (random_bytes(key, sizeof(key), err) != 0 || (temp.mac = secmem_alloc(32, err)) == NULL ||
+	    random_bytes(temp.mac, 32, err) != 0)
+		goto done;
+	if ((temp.enc = cipher_new(CIPHER_XTS_ENCRYPT, key, 64, err)) == NULL ||
+	    (temp.dec = cipher_new(CIPHER_XTS_DECRYPT, key, 64, err)) == NULL ||
+	    (temp.prf = cipher_new(CIPHER_CTR, key + 64, 32, err)) == NULL)
+		goto done;
+	rc = 0;
+done:
+	secmem_wipe(key, sizeof(key));
+	return rc;
+}
+
+int
+tempfile_tweak(const char *path, uint8_t tweak[static TEMPFILE_TWEAK_LEN])
+{
+	uint8_t mac[32];
+	struct err err;
+
+	if (temp.mac == NULL)
+		return -1;
+	if (strncmp(path, "./", 2) == 0)
+		path += 2;
+	if (hmac_sha256(temp.mac, 32, path, strlen(path), mac, &err) != 0)
+		process_die(&err);
+	memcpy(tweak, mac, TEMPFILE_TWEAK_LEN);
+	return 0;
+}
+
+static void
+make_iv(uint8_t iv[static CIPHER_IV_LEN], const uint8_t *tweak, uint32_t unit)
+{
+	memcpy(iv, tweak, TEMPFILE_TWEAK_LEN);
+	for (int i = 0; i < 4; i++)
+		iv[TEMPFILE_TWEAK_LEN + i] = (uint8_t)(unit >> 8 * i);
+}
+
+/* The first block of CTR keystream from counter block iv is AES(iv): a function of 16 bytes to 16 bytes. */
+static int
+prf(const uint8_t in[static 16], uint8_t out[static 16], struct err *err)
+{
+	static const uint8_t zero[16];
+
+	return cipher_run(temp.prf, in, zero, out, 16, err);
+}
+
+/*
+ * Fewer than 16 bytes: the high nibbles are one half, the low ones the other. A round changes one half by
+ * AES(AES(tweak) xor (the other half, length, round)).
+ */
+static int
+feistel(bool encrypt, const uint8_t iv[static CIPHER_IV_LEN], uint8_t *data, size_t len, struct err *err)
+{
+	uint8_t base[16], in[16], out[16];
+
+	if (prf(iv, base, err) != 0)
+		return -1;
+	for (int i = 0; i < ROUNDS; i++) {
+		int round = encrypt ? i : ROUNDS - 1 - i;
+		int changed = round % 2 != 0 ? 4 : 0, kept = 4 - changed;
+
+		memcpy(in, base, sizeof(in));
+		for (size_t j = 0; j < len; j++)
+			in[j] ^= (uint8_t)(data[j] >> kept & 15);
+		in[15] ^= (uint8_t)(len << 4 | (unsigned)round);
+		if (prf(in, out, err) != 0)
+			return -1;
+		for (size_t j = 0; j < len; j++)
+			data[j] ^= (uint8_t)((out[j] & 15) << changed);
+	}
+	secmem_wipe(base, sizeof(base));
+	return 0;
+}
+
+int
+tempfile_unit(bool encrypt, const uint8_t tweak[static TEMPFILE_TWEAK_LEN], uint32_t unit, uint8_t *data, size_t len,
+              struct err *err)
+{
+	uint8_t iv[CIPHER_IV_LEN];
+
+	make_iv(iv, tweak, unit);
+	if (len < XTS_MIN_LEN)
+		return feistel(encrypt, iv, data, len, err);
+	return cipher_run(encrypt ? temp.enc : temp.dec, iv, data, data, len, err);
+}
+
+static int
+unit_or_fail(bool encrypt, int fd, const struct file *f, off_t unit, uint8_t *data, size_t len)
+{
+	struct err err;
+
+	if (tempfile_unit(encrypt, f->tweak, (uint32_t)unit, data, len, &err) != 0)
+		return process_fail(&err, fd);
+	return 0;
+}
+
+/* The unit as it stands in the file, decrypted; have bytes of it exist. */
+static int
+load_unit(int fd, const struct file *f, off_t unit, uint8_t *buf, size_t have)
+{
+	ssize_t n = have > 0 ? raw_pread_full(fd, buf, have, unit * UNIT_LEN) : 0;
+
+	if (n < 0)
+		return -1;
+	if ((size_t)n != have) {
+		errno = EIO;
+		return -1;
+	}
+	return have > 0 ? unit_or_fail(false, fd, f, unit, buf, have) : 0;
+}
+
+static int
+store_unit(int fd, const struct file *f, off_t unit, uint8_t *buf, size_t len)
+{
+	if (unit_or_fail(true, fd, f, unit, buf, len) != 0)
+		return -1;
+	return raw_pwrite_units(fd, buf, len, unit * UNIT_LEN, len) == (ssize_t)len ? 0 : -1;
+}
+
+static size_t
+unit_have(off_t size, off_t unit)
+{
+	off_t start = unit * UNIT_LEN;
+
+	return size <= start ? 0 : size - start < UNIT_LEN ? (size_t)(size - start) : UNIT_LEN;
+}
+
+static off_t
+file_size(int fd)
+{
+	off_t here = raw_lseek(fd, 0, SEEK_CUR), size = raw_lseek(fd, 0, SEEK_END);
+
+	if (here >= 0 && size >= 0 && raw_lseek(fd, here, SEEK_SET) < 0)
+		return -1;
+	return size;
+}
+
+ssize_t
+tempfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
+{
+	uint8_t unit_buf[UNIT_LEN];
+	off_t size = file_size(fd);
+	size_t done = 0;
+
+	if (size < 0)
+		return -1;
+	if (off >= size)
+		return 0;
+	if ((off_t)len > size - off)
+		len = (size_t)(size - off);
+	while (done < len) {
+		off_t at = off + (off_t)done, unit = at / UNIT_LEN;
+		size_t skip = (size_t)(at % UNIT_LEN), have = unit_have(size, unit), n = have - skip;
+		bool whole = skip == 0 && n <= len - done;
+
+		if (n > len - done)
+			n = len - done;
+		if (load_unit(fd, f, unit, whole ? buf + done : unit_buf, have) != 0)
+			return done > 0 ? (ssize_t)done : -1;
+		if (!whole)
+			memcpy(buf + done, unit_buf + skip, n);
+		done += n;
+	}
+	return (ssize_t)done;
+}
+
+/* Bytes [off, off + len) of one unit, in a file of size bytes; off is at most what the unit has. */
+static int
+write_in_unit(int fd, const struct file *f, off_t size, off_t off, const uint8_t *data, size_t len)
+{
+	uint8_t buf[UNIT_LEN];
+	off_t unit = off / UNIT_LEN;
+	size_t skip = (size_t)(off % UNIT_LEN), have = unit_have(size, unit);
+
+	if ((skip > 0 || skip + len < have) && load_unit(fd, f, unit, buf, have) != 0)
+		return -1;
+	if (data != NULL)
+		memcpy(buf + skip, data, len);
+	else
+		memset(buf + skip, 0, len);
+	return store_unit(fd, f, unit, buf, skip + len > have ? skip + len : have);
+}
+
+/* data NULL: zeros. */
+static ssize_t
+write_range(int fd, const struct file *f, off_t size, off_t off, const uint8_t *data, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		off_t at = off + (off_t)done;
+		size_t n = UNIT_LEN - (size_t)(at % UNIT_LEN);
+
+		if (n > len - done)
+			n = len - done;
+		if (write_in_unit(fd, f, size, at, data != NULL ? data + done : NULL, n) != 0)
+			return done > 0 ? (ssize_t)done : -1;
+		done += n;
+		if (at + (off_t)n > size)
+			size = at + (off_t)n;
+	}
+	return (ssize_t)done;
+}
+
+ssize_t
+tempfile_write(int fd, const struct file *f, const uint8_t *data, size_t len, off_t off)
+{
+	off_t size = file_size(fd);
+
+	if (size < 0)
+		return -1;
+	/* a hole would read as garbage */
+	if (off > size && write_range(fd, f, size, size, NULL, (size_t)(off - size)) != (ssize_t)(off - size))
+		return -1;
+	return write_range(fd, f, size > off ? size : off, off, data, len);
+}
+
+int
+tempfile_truncate(int fd, const struct file *f, off_t len)
+{
+	uint8_t buf[UNIT_LEN];
+	off_t size = file_size(fd), unit = len / UNIT_LEN;
+	size_t keep = (size_t)(len % UNIT_LEN);
+
+	if (size < 0)
+		return -1;
+	if (len >= size)
+		return write_range(fd, f, size, size, NULL, (size_t)(len - size)) == (ssize_t)(len - size) ? 0 : -1;
+	if (keep == 0)
+		return raw_ftruncate(fd, len);
+	/* ciphertext stealing: the last bytes depend on the unit's length */
+	if (load_unit(fd, f, unit, buf, unit_have(size, unit)) != 0 || raw_ftruncate(fd, len) != 0)
+		return -1;
+	return store_unit(fd, f, unit, buf, keep);
+}

@@ -1,0 +1,36 @@
+/*
+ * tempfile: files that live no longer than the postmaster (sort and hash spills, shared filesets, decoded changes
+ * waiting for their commit, notifications), under a key that lives no longer either.
+ *
+ * AES-256-XTS, one data unit per 8192 bytes of the file, ciphertext stealing in a short last unit; writes at any offset
+ * read, change and write whole units. Tweak: first 12 bytes of HMAC-SHA256(key, path) | unit number (4, little-endian).
+ * A last unit of fewer than 16 bytes, too short for XTS, goes through a Feistel network of ten rounds over its nibbles,
+ * with AES as round function. A file has the size that the server gave it.
+ */
+#ifndef STORAGE_TEMPFILE_H
+#define STORAGE_TEMPFILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/err.h"
+#include "storage/fdtable.h"
+
+#define TEMPFILE_TWEAK_LEN 12
+
+/* Draw the key. Once, in the postmaster. */
+int tempfile_init(struct err *err);
+/* The file's part of the tweak, from its path as the server names it. */
+int tempfile_tweak(const char *path, uint8_t tweak[static TEMPFILE_TWEAK_LEN]);
+
+/* As pread, pwrite and ftruncate. data of a write is used as scratch. */
+ssize_t tempfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off);
+ssize_t tempfile_write(int fd, const struct file *f, const uint8_t *data, size_t len, off_t off);
+int tempfile_truncate(int fd, const struct file *f, off_t len);
+
+/* One unit of len bytes (1 to 8192) in place; for tests too. */
+int tempfile_unit(bool encrypt, const uint8_t tweak[static TEMPFILE_TWEAK_LEN], uint32_t unit, uint8_t *data,
+                  size_t len, struct err *err);
+
+#endif
