@@ -87,8 +87,6 @@ zero_scan(uint32_t i)
 static struct {
 	const char *name;
 	int (*run)(uint32_t);
-	size_t rounds;
-	double rate[MAX_ROUNDS];
 } what[] = {
     {"page-encrypt", encrypt_page},
     {"page-decrypt", decrypt_page},
@@ -101,6 +99,11 @@ static struct {
 };
 
 #define N (sizeof(what) / sizeof(what[0]))
+
+static struct {
+	size_t n;
+	double rate[MAX_ROUNDS];
+} rounds[N];
 
 static double
 now(void)
@@ -173,12 +176,12 @@ main(int argc, char **argv)
 					fprintf(stderr, "cipher_bench: %s failed: %s\n", what[i].name, err.text);
 					return 1;
 				}
-			if (what[i].rounds < MAX_ROUNDS)
-				what[i].rate[what[i].rounds++] = (double)BATCH * PAGE_LEN / (now() - from) / 1e9;
+			if (rounds[i].n < MAX_ROUNDS)
+				rounds[i].rate[rounds[i].n++] = (double)BATCH * PAGE_LEN / (now() - from) / 1e9;
 		}
 	for (size_t i = 0; i < N; i++) {
-		qsort(what[i].rate, what[i].rounds, sizeof(double), by_rate);
-		printf("%s %.2f GB/s\n", what[i].name, what[i].rate[what[i].rounds / 2]);
+		qsort(rounds[i].rate, rounds[i].n, sizeof(double), by_rate);
+		printf("%s %.2f GB/s\n", what[i].name, rounds[i].rate[rounds[i].n / 2]);
 	}
 	return 0;
 }
