@@ -103,7 +103,7 @@ sub start
 	my %env = %{ $self->{env} // {} };
 	my @command = ('python3', "$Accounting::tools/tracer.py", '--data', $node->data_dir, '--source', $self->{source},
 		'--tapes', "$self->{dir}/tapes", '--events', "$self->{dir}/events", '--log', $node->logfile, '--sync-delay', $self->{sync_delay} // 4000,
-		(map { ('--env', "$_=$env{$_}") } sort keys %env), '--', $self->{postgres} // 'postgres', '-D', $node->data_dir);
+		(keys %env ? () : '--stock'), (map { ('--env', "$_=$env{$_}") } sort keys %env), '--', $self->{postgres} // 'postgres', '-D', $node->data_dir);
 	my $offset = -s $node->logfile // 0;
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0) {
@@ -232,6 +232,48 @@ END
 		$self->{node}->_update_pid(-1) if $self->{node}->can('_update_pid');
 	}
 	$? = $status;
+}
+
+# A copy of a running server's directory, taken over the relay, as a standby that follows through the relay. user: for a proxy.
+sub clone
+{
+	my ($self, $relay, %params) = @_;
+	my $node = $self->{node};
+	my $user = defined $params{user} ? " user=$params{user}" : '';
+	PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir);
+	mkdir $node->basedir;
+	PostgreSQL::Test::Utils::system_or_bail('pg_basebackup', '-D', $node->data_dir, '-d', $relay->connstr . $user, '-c', 'fast', '--no-sync',
+		@{ $params{extra} // [] });
+	$node->append_conf('postgresql.conf', 'port = ' . $node->port . "\nunix_socket_directories = '" . $node->host . "'\n");
+	return $self->follow($relay, %params);
+}
+
+sub follow
+{
+	my ($self, $relay, %params) = @_;
+	my $user = defined $params{user} ? " user=$params{user}" : '';
+	$self->{node}->append_conf('postgresql.conf',
+		"primary_conninfo = '" . $relay->connstr . "$user application_name=" . $self->{node}->name . "'\n");
+	$self->{node}->set_standby_mode;
+	return;
+}
+
+# Wait until this standby has replayed all that the primary has flushed.
+sub catch_up
+{
+	my ($self, $primary) = @_;
+	my $lsn = $primary->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
+	$self->{node}->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn'")
+		or die $self->{node}->name . " does not reach $lsn: " . tail($self->{node}->logfile, 0);
+	return;
+}
+
+sub promote
+{
+	my ($self) = @_;
+	$self->{node}->safe_psql('postgres', 'SELECT pg_promote()');
+	$self->{node}->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 'not promoted';
+	return;
 }
 
 # Bytes between a server and its clients.
@@ -406,6 +448,14 @@ sub finish
 		unlink "$client->{path}.sql", "$client->{path}.acked";
 	}
 	return;
+}
+
+# What must be equal on a primary and its standby.
+sub sums
+{
+	my ($self, $node) = @_;
+	return $node->safe_psql('postgres', "SELECT (SELECT count(*) || '/' || sum(hashtext(pad)::bigint) FROM acked), "
+		. "(SELECT count(*) || '/' || sum(hashtext(pad)::bigint) FROM filler)");
 }
 
 # Is every acknowledged transaction there, and nothing that was never tried? Dangling prepared ones are committed on the way (a standby's are left).

@@ -19,7 +19,9 @@ import json
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "decoder")]
+import decoder  # noqa: E402
 import tape  # noqa: E402
 
 PAGE = tape.PAGE
@@ -27,18 +29,17 @@ SHOWN = 20
 
 
 class Keystream:
-    """The keystream of granules, from an independent decoder's keys."""
+    """The keystream of granules, by the independent decoder."""
 
     def __init__(self, keys):
-        self.keys = keys  # epoch modulo 128 -> AES key of the counter mode
+        self.keys = keys  # decoder.Keys
+        self.page, self.stream = None, None
 
     def granule(self, key, index):
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-        epoch, tli, generation, page = key
-        at = 8 * index
-        counter = (tli.to_bytes(4, "big") + generation.to_bytes(4, "big") + page.to_bytes(6, "big") + (at // 16).to_bytes(2, "big"))
-        block = Cipher(algorithms.AES(self.keys[epoch]), modes.ECB()).encryptor().update(counter)
-        return block[at % 16:at % 16 + 8]
+        if key != self.page:
+            epoch, tli, generation, number = key
+            self.page, self.stream = key, decoder.wal_keystream(self.keys.wal_read(epoch), tli, generation, number * PAGE)
+        return self.stream[8 * index:8 * index + 8]
 
 
 def edge(one, other):
@@ -178,8 +179,7 @@ def main():
 
     keystream = None
     if args.keys:
-        import keys
-        keystream = Keystream(keys.wal_keys(args.keys, args.kek))
+        keystream = Keystream(decoder.open_key_dir(args.keys, decoder.read_kek(args.kek)))
     tapes = []
     for path in args.paths:
         tapes += sorted(glob.glob(os.path.join(path, "*.tape"))) if os.path.isdir(path) else [path]

@@ -9,11 +9,12 @@ import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import accountant  # noqa: E402
+from accountant import decoder  # noqa: E402
 import relay  # noqa: E402
 import tape  # noqa: E402
 import tracer  # noqa: E402
 
-KEY = bytes(range(32))
+KEYS = decoder.Keys(bytes(32), {1: (0, bytes(range(32)))})
 
 
 def check(what, verdict):
@@ -27,21 +28,16 @@ def header(generation=7, pageaddr=0x2000, tli=1, info=0x8000 | 1 << 8):
 
 
 def page(plain, generation=7, pageaddr=0x2000, raw_zeros=True):
-    """A ciphertext page, by the description in docs/formats/wal.md."""
-    stream = accountant.Keystream({1: KEY})
-    out = bytearray(header(generation, pageaddr))
-    plain = plain + bytes(tape.PAGE - len(plain))
-    for i in range(3, tape.PAGE // 8):
-        granule = plain[8 * i:8 * i + 8]
-        if raw_zeros and granule == bytes(8):
-            out += granule
-        else:
-            out += bytes(a ^ b for a, b in zip(granule, stream.granule((1, 1, generation, pageaddr // tape.PAGE), i)))
-    return bytes(out)
+    """A ciphertext page, by the independent decoder."""
+    clear = header(0, pageaddr, info=0) + plain[24:].ljust(tape.PAGE - 24, b"\0")
+    if raw_zeros:
+        return decoder.encrypt_wal_page(KEYS, generation, True, clear)
+    stream = decoder.wal_keystream(KEYS.wal_read(1), 1, generation, pageaddr)
+    return header(generation, pageaddr) + decoder.xor(clear[24:], stream[24:])
 
 
 def verdict(*pages, keys=True, **options):
-    judge = accountant.Accountant(accountant.Keystream({1: KEY}) if keys else None, **options)
+    judge = accountant.Accountant(accountant.Keystream(KEYS) if keys else None, **options)
     for source, data in pages:
         judge.take(source, tape.Header(data).kind, tape.Header(data), 0, data)
     return judge.report()
@@ -71,7 +67,7 @@ def accounts():
     clear = struct.pack("<HHIQII", 0xD110, 1, 1, 0x2000, 0, 0) + b"secret".ljust(tape.PAGE - 24, b"!")
     check("clear WAL is found", verdict(("disk:a", clear))["clear"] == 1)
     check("bytes without a header are found", verdict(("disk:a", b"\1" * tape.PAGE))["unknown"] == 1)
-    judge = accountant.Accountant(accountant.Keystream({1: KEY}))
+    judge = accountant.Accountant(accountant.Keystream(KEYS))
     for source, data, disk in (("disk:a", more, None), ("wire:a", more, "disk:a")):
         judge.remember(source, tape.ENCRYPTED, tape.Header(data), 0, data) if source == "disk:a" else None
         judge.take(source, tape.ENCRYPTED, tape.Header(data), 0, data, disk)
