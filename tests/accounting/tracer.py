@@ -32,6 +32,9 @@ CALLS = ("openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasy
 O_FLAGS_SYNC = re.compile(r"\bO_D?SYNC\b")
 WAL_NAME = re.compile(r"[0-9A-F]{24}(\.partial)?|xlogtemp\.\d+|RECOVERYXLOG|RECOVERYHISTORY|\d{8}\.history")
 
+# a timeline history file is text, and goes through xlogtemp too
+HISTORY_TEXT = re.compile(rb"(\d+\t[0-9A-F]+/[0-9A-F]+\t[^\n]*\n+)+")
+
 
 class Trouble(Exception):
     pass
@@ -95,7 +98,7 @@ class Tracer:
         self.inflight = {}  # pid -> function that applies a write whose end has not been seen
         self.clock = 0
         self.run_id = None
-        self.counts = dict.fromkeys(("writes", "bytes", "fsyncs", "recycled", "created", "removed", "journal"), 0)
+        self.counts = dict.fromkeys(("writes", "bytes", "fsyncs", "recycled", "created", "removed", "journal", "history"), 0)
         self.scan()
 
     def scan(self):
@@ -207,6 +210,9 @@ class Tracer:
             if not path.startswith(self.wal + "/archive_status/"):
                 self.counts["journal"] += 1
                 self.journal(image)
+            return
+        if HISTORY_TEXT.fullmatch(image.data):
+            self.counts["history"] += 1
             return
         for page, header_before in before.items():
             header = bytes(image.data[page:page + tape.HEADER])
