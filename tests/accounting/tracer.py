@@ -94,6 +94,7 @@ class Tracer:
         self.files = {}     # path below pg_wal -> Image
         self.history = {}   # path -> what a power loss may leave there since the directory's fsync: [(when, Image or None)]
         self.positions = {}  # (pid, fd) -> where the next write() goes
+        self.unseen = set() # files that got a write whose bytes could not be read
         self.pending = {}   # pid -> text of a call whose end has not been seen
         self.inflight = {}  # pid -> function that applies a write whose end has not been seen
         self.clock = 0
@@ -141,10 +142,32 @@ class Tracer:
         handler = getattr(self, "do_" + name, None)
         if handler is None:
             raise Trouble(f"the tracer does not know {name}({args[:200]}")
-        handler(pid, args, result)
+        if self.UNREADABLE.search(args) and self.unreadable(name, args):
+            return
+        try:
+            handler(pid, args, result)
+        except (AttributeError, ValueError, KeyError, IndexError) as fault:
+            raise Trouble(f"the tracer cannot read {name}({args[:300]}) = {result}: {fault}") from fault
 
     FD = re.compile(r'(\d+)<([^>]*)>(\(deleted\))?')
     STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+
+    # killed while strace looked: an address stands where a string should
+    UNREADABLE = re.compile(r"(^|, |iov_base=)0x[0-9a-f]{6,}")
+
+    def unreadable(self, name, args):
+        """True when the call is dealt with: it changed nothing of ours, or the disk will tell what it changed."""
+        if name.startswith("open") and "O_CREAT" not in args and "O_TRUNC" not in args:
+            return True
+        if name.startswith(("open", "creat", "rename", "link", "unlink", "truncate")):
+            self.unsure = True
+            return True
+        if name.startswith(("pwrite", "write")):
+            _, path, _ = self.fd(args)
+            if path and self.inside(path):
+                self.unseen.add(path)
+            return True
+        return False
 
     def fd(self, args):
         match = self.FD.match(args)
@@ -490,6 +513,11 @@ class Tracer:
             ours = bytes(self.files[path].data) if path in self.files else None
             theirs = there.get(path)
             if theirs != ours:
+                if path in self.unseen and theirs is not None and ours is not None and len(theirs) == len(ours):
+                    first, last = tape.changed_range(ours, theirs)
+                    self.clock += 1
+                    self.put(path, self.files[path], first, theirs[first:last])
+                    continue
                 if self.stock and theirs is not None and ours is not None and len(theirs) == len(ours):
                     self.files[path].data[:] = theirs
                     continue
