@@ -117,7 +117,7 @@ def open_key_dir(path, kek):
     for epoch in info["epochs"]:
         name = f"wal-{epoch['number']}.wkey"
         key = unwrap_wkey(kek, files[name if name in files else "wal.wkey"])
-        if key_id(key) != epoch["key_id"]:
+        if key_id(key) != epoch["id"]:
             raise Bad(f"the key of epoch {epoch['number']} is not the one keyset.json names")
         epochs[epoch["number"]] = (epoch["after_timeline"], key)
     return Keys(relation, epochs, info)
