@@ -149,9 +149,9 @@ sub rss_kib
 
 package Walcrypt::Node;
 
+# nothing is imported here: names like command_ok would hide the methods
 use parent -norequire, 'PostgreSQL::Test::Cluster';
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
+use PostgreSQL::Test::Cluster ();
 
 sub _get_env
 {
