@@ -150,10 +150,11 @@ on_interrupt(int signal_number)
 static int
 initdb_program(struct job *job, const char **args, struct err *err)
 {
-	const char *argv[1024] = {job->program, "-D", job->datadir};
+	/* what initdb says about starting the server would be wrong here */
+	const char *argv[1024] = {job->program, "-D", job->datadir, "--no-instructions"};
 	struct subprocess p = {.argv = argv, .share_stdin = true, .share_stderr = true};
 	struct sigaction interrupt = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
-	size_t n = 3;
+	size_t n = 4;
 
 	if (!job->options->allow_no_checksums)
 		argv[n++] = "-k";
