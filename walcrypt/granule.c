@@ -43,28 +43,43 @@ granule_all_zero(const uint8_t *p, size_t len)
 
 /*
  * A zero granule has a zero first half, and those are rare in ciphertext: comparing halves needs only SSE2's compare.
- * The compare's results are or'ed together over the whole range, so the loop has no branch.
+ * The results are or'ed together over the whole range, so the loop has no branch.
  */
 INLINE bool
 maybe_zero(const uint8_t *p, size_t len)
 {
+	const uint8_t *end = p + len;
 	vec32 a = {0}, b = {0}, v, w;
-	size_t i = 0;
 
-	for (; i + 2 * VEC <= len; i += 2 * VEC) {
-		memcpy(&v, p + i, VEC);
-		memcpy(&w, p + i + VEC, VEC);
+	/* a WAL page's body begins 24 bytes into it, and loads across cache lines would take twice as long */
+	for (; p < end && (uintptr_t)p % VEC != 0; p += GRANULE_LEN)
+		if (load64(p) == 0)
+			return true;
+	for (; (size_t)(end - p) >= 4 * VEC; p += 4 * VEC) {
+		memcpy(&v, p, VEC);
+		memcpy(&w, p + VEC, VEC);
+		a |= (vec32)(v == 0);
+		b |= (vec32)(w == 0);
+		memcpy(&v, p + 2 * VEC, VEC);
+		memcpy(&w, p + 3 * VEC, VEC);
 		a |= (vec32)(v == 0);
 		b |= (vec32)(w == 0);
 	}
-	a |= b;
-	for (size_t j = 0; j < VEC / sizeof(uint32_t); j++)
-		if (a[j] != 0)
+	for (size_t i = 0; i < VEC / sizeof(uint32_t); i++)
+		if ((a[i] | b[i]) != 0)
 			return true;
-	for (; i < len; i += GRANULE_LEN)
-		if (load64(p + i) == 0)
+	for (; p < end; p += GRANULE_LEN)
+		if (load64(p) == 0)
 			return true;
 	return false;
+}
+
+INLINE void
+mask_one(const uint8_t *src, const uint8_t *value, uint8_t *out)
+{
+	uint64_t v = load64(src) != 0 ? load64(value) : 0;
+
+	memcpy(out, &v, sizeof(v));
 }
 
 INLINE void
@@ -72,19 +87,18 @@ mask(const uint8_t *src, const uint8_t *value, uint8_t *out, size_t len)
 {
 	size_t i = 0;
 
+	for (; i < len && (uintptr_t)(src + i) % VEC != 0; i += GRANULE_LEN)
+		mask_one(src + i, value + i, out + i);
 	for (; i + VEC <= len; i += VEC) {
 		vec64 s, v;
 
 		memcpy(&s, src + i, VEC);
 		memcpy(&v, value + i, VEC);
-		v &= (vec64)(s != 0);
+		v &= ~(vec64)(s == 0);
 		memcpy(out + i, &v, VEC);
 	}
-	for (; i < len; i += GRANULE_LEN) {
-		uint64_t v = load64(src + i) != 0 ? load64(value + i) : 0;
-
-		memcpy(out + i, &v, sizeof(v));
-	}
+	for (; i < len; i += GRANULE_LEN)
+		mask_one(src + i, value + i, out + i);
 }
 
 WIDE static bool

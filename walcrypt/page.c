@@ -80,9 +80,14 @@ zero_sectors(const uint8_t *page)
 {
 	unsigned set = 0;
 
-	for (unsigned i = 0; i < NSECTORS; i++)
-		if (granule_all_zero(page + i * PAGE_SECTOR_LEN, PAGE_SECTOR_LEN))
+	for (unsigned i = 0; i < NSECTORS; i++) {
+		const uint8_t *sector = page + i * PAGE_SECTOR_LEN;
+		uint64_t first;
+
+		memcpy(&first, sector, sizeof(first)); /* enough for nearly all: sixteen calls would cost 3 % of the page */
+		if (first == 0 && granule_all_zero(sector, PAGE_SECTOR_LEN))
 			set |= 1u << i;
+	}
 	return set;
 }
 

@@ -292,7 +292,7 @@ def sha(data):
 
 
 def page_vectors():
-    yield "# Relation pages: key, db, rel, block, fork, temp, seed and holes of the clear page, SHA-256 of the clear and of the encrypted page."
+    yield "# Relation pages: key, db, rel, block, fork, temp, seed and holes of the clear page, SHA-256 of the clear and of the encrypted page, PostgreSQL's checksum of the clear page."
     for size in (16, 24, 32):
         key = bytes(noise(size, size))
         for db, rel, block, fork, temp, hole in (
@@ -302,7 +302,7 @@ def page_vectors():
             page = noise(rel + block + fork, PAGE)
             holes(page, hole)
             enc = encrypt_page(key, db, rel, block, fork, temp, bytes(page))
-            yield f"{key.hex()} {db} {rel} {block} {fork} {temp} {rel + block + fork} {hole} {sha(page)} {sha(enc)}"
+            yield f"{key.hex()} {db} {rel} {block} {fork} {temp} {rel + block + fork} {hole} {sha(page)} {sha(enc)} {page_checksum(page, block)}"
 
 
 def wal_vectors():

@@ -33,6 +33,7 @@ row(const struct vector *v)
 	sample_holes(page, v->word[7]);
 	sample_sha256(page, PAGE_LEN, hex);
 	is_str(hex, v->word[8], "page.txt:%d: the clear page", v->number);
+	is_int(page_checksum(page, at.block), vector_number(v, 10), "page.txt:%d: its checksum", v->number);
 	page_encrypt(c, &at, page, enc, &err);
 	sample_sha256(enc, PAGE_LEN, hex);
 	is_str(hex, v->word[9], "page.txt:%d: encrypted", v->number);
