@@ -1,0 +1,139 @@
+#include "proxy/site.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "keymgr/provider.h"
+
+static int
+node_unlock(const struct site *site, struct site_node *node, struct err *err)
+{
+	const struct settings_kek *kek_settings = settings_kek(site->settings, node->settings->kek);
+	char path[PATH_MAX], live[PATH_MAX];
+	struct kek_conf conf = {.terminal_fd = -1, .key_dir = live};
+	struct kek *kek;
+
+	snprintf(path, sizeof(path), "%s/%s", site->settings->keystore, node->settings->keyset);
+	snprintf(live, sizeof(live), "%.*s/live", PATH_MAX - 6, path);
+	if (!keydir_exists(path)) {
+		err_set(err, ERR_REFUSED, "there is no keyset \"%s\" in keystore \"%s\"", node->settings->keyset,
+		        site->settings->keystore);
+		return err_hint(err, "Make it: walcrypt-ctl key init %s --config %s", node->settings->keyset,
+		                site->settings->file);
+	}
+	conf.uri = kek_settings->uri;
+	conf.timeout_ms = kek_settings->timeout_ms;
+	if ((kek = kek_fetch(&conf, err)) == NULL)
+		return err_context(err, "cluster key \"%s\"", kek_settings->name);
+	node->keyset = keydir_open(path, kek, err);
+	kek_free(kek);
+	if (node->keyset == NULL)
+		return err_context(err, "keyset \"%s\"", node->settings->keyset);
+	if (keyset_system_identifier(node->keyset) == 0) {
+		err_set(err, ERR_REFUSED, "keyset \"%s\" is not bound to a cluster", node->settings->keyset);
+		return err_hint(err, "A keyset made by walcrypt-ctl key init is; this one is not fit to serve standbys.");
+	}
+	if (keydir_read_info(path, &node->info, err) != 0 || keydir_load_files(path, &node->files, err) != 0)
+		return err_context(err, "keyset \"%s\"", node->settings->keyset);
+	return 0;
+}
+
+/* libwalcrypt-storage.so of the installation that this program is part of. */
+static char *
+default_guard(struct err *err)
+{
+	char exe[PATH_MAX], path[PATH_MAX + 64], *slash, *out;
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	if (n > 0) {
+		exe[n] = '\0';
+		for (int i = 0; i < 2; i++)
+			if ((slash = strrchr(exe, '/')) != NULL)
+				*slash = '\0';
+	} else
+		exe[0] = '\0';
+	snprintf(path, sizeof(path), "%s/lib/walcrypt/libwalcrypt-storage.so", exe);
+	if ((out = strdup(path)) == NULL)
+		err_nomem(err);
+	return out;
+}
+
+struct site *
+site_load(const char *conf_file, struct err *err)
+{
+	struct site *site = calloc(1, sizeof(*site));
+
+	if (site == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	site->refs = 1;
+	if ((site->settings = settings_load(conf_file, err)) == NULL)
+		goto fail;
+	if (site->settings->keystore == NULL) {
+		err_set(err, ERR_USAGE, "\"%s\" has no [walcrypt] section", conf_file);
+		err_hint(err, "The proxy needs one; conf/walcrypt.ini is a sample with every option.");
+		goto fail;
+	}
+	site->guard_library =
+	    site->settings->guard_library == NULL ? default_guard(err) : strdup(site->settings->guard_library);
+	if (site->guard_library == NULL)
+		goto fail;
+	if ((site->nodes = calloc(site->settings->nnodes + 1, sizeof(*site->nodes))) == NULL) {
+		err_nomem(err);
+		goto fail;
+	}
+	for (size_t i = 0; i < site->settings->nnodes; i++) {
+		site->nodes[i].settings = &site->settings->nodes[i];
+		if (site->nodes[i].settings->keyset != NULL && node_unlock(site, &site->nodes[i], err) != 0)
+			goto fail;
+	}
+	return site;
+fail:
+	site_unref(site);
+	return NULL;
+}
+
+struct site *
+site_ref(struct site *site)
+{
+	site->refs++;
+	return site;
+}
+
+void
+site_unref(struct site *site)
+{
+	if (site == NULL || --site->refs > 0)
+		return;
+	if (site->nodes != NULL)
+		for (size_t i = 0; i < site->settings->nnodes; i++) {
+			keyset_free(site->nodes[i].keyset);
+			keydir_files_free(&site->nodes[i].files);
+		}
+	free(site->nodes);
+	free(site->guard_library);
+	settings_free(site->settings);
+	free(site);
+}
+
+const struct site_node *
+site_node(const struct site *site, const char *name)
+{
+	for (size_t i = 0; i < site->settings->nnodes; i++)
+		if (strcmp(site->nodes[i].settings->name, name) == 0)
+			return &site->nodes[i];
+	return NULL;
+}
+
+bool
+site_lists(char *const *users, const char *user)
+{
+	for (; users != NULL && *users != NULL; users++)
+		if (strcmp(*users, user) == 0)
+			return true;
+	return false;
+}
