@@ -1,0 +1,300 @@
+/* dispatch: commands of a session that is ready, and the way of their answers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "proxy/encode.h"
+#include "proxy/session_intern.h"
+
+void
+session_ready(struct session *s)
+{
+	struct err err = {0};
+
+	if (message_ready(&s->out, 'I', &err) != 0) {
+		session_drop(s, &err);
+		return;
+	}
+	stream_free(s->stream);
+	s->stream = NULL;
+	backup_free(s->backup);
+	s->backup = NULL;
+	command_free(&s->command);
+	registry_lock(&s->proxy->registry);
+	s->card.command[0] = '\0';
+	registry_unlock(&s->proxy->registry);
+	message_reader_phase(&s->in, MESSAGE_COMMAND);
+	session_move(s, SESSION_READY);
+	session_put(s);
+}
+
+void
+session_refuse(struct session *s, const struct err *why)
+{
+	struct err err = {0};
+	char context[96];
+
+	snprintf(context, sizeof(context), "session %u (%s)", s->card.id, s->card.node);
+	log_err(LOG_INFO, why, context);
+	if (message_error(&s->out, "ERROR", why, &err) != 0)
+		session_drop(s, &err);
+	else
+		session_ready(s);
+}
+
+void
+session_query(struct session *s, const char *sql, const struct session_mode *mode)
+{
+	struct err err = {0};
+
+	s->mode = mode;
+	if (upstream_query(s->up, sql, &err) != 0)
+		session_drop(s, &err);
+}
+
+static int
+no_copy(struct session *s, uint8_t *data, size_t len)
+{
+	(void)s;
+	(void)data;
+	(void)len;
+	return 0;
+}
+
+static void
+no_copy_end(struct session *s, bool waits, const PGresult *first)
+{
+	(void)s;
+	(void)waits;
+	(void)first;
+}
+
+/* The end of a session whose upstream has gone in the middle. */
+static void
+lost(struct session *s)
+{
+	struct err err = {0};
+
+	err_set(&err, ERR_UNREACHABLE, "lost the connection to upstream \"%s\"", upstream_name(s->up));
+	err_sqlstate(&err, "08006");
+	session_drop(s, &err);
+}
+
+void
+session_pass(struct session *s, PGresult *res)
+{
+	struct err err = {0};
+
+	if (encode_is_own_error(res))
+		lost(s);
+	else if (encode_result(&s->out, res, &err) != 0)
+		session_drop(s, &err);
+	else
+		session_put(s);
+	PQclear(res);
+}
+
+/* Relay: whatever comes is passed on; a COPY is none of these commands' answers. */
+static void
+relay_result(struct session *s, PGresult *res)
+{
+	ExecStatusType status = PQresultStatus(res);
+	struct err err = {0};
+
+	if (res == NULL)
+		session_ready(s);
+	else if (status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
+		PQclear(res);
+		err_set(&err, ERR_FAILED, "upstream \"%s\" answers with a COPY that was not asked for", upstream_name(s->up));
+		err_sqlstate(&err, "08P01");
+		session_drop(s, &err);
+	} else
+		session_pass(s, res);
+}
+
+static const struct session_mode relay_mode = {relay_result, no_copy, no_copy_end};
+
+void
+session_relay(struct session *s, const char *sql)
+{
+	session_query(s, sql, &relay_mode);
+}
+
+/* Ask: the last result is kept until the command is complete. */
+static void
+ask_result(struct session *s, PGresult *res)
+{
+	void (*answered)(struct session *, const PGresult *) = s->answered;
+	PGresult *kept = s->kept;
+
+	if (res != NULL) {
+		/* an error counts, whatever comes after it */
+		if (kept != NULL && PQresultStatus(kept) == PGRES_FATAL_ERROR)
+			PQclear(res);
+		else {
+			PQclear(kept);
+			s->kept = res;
+		}
+		if (encode_is_own_error(s->kept))
+			lost(s);
+		return;
+	}
+	s->kept = NULL;
+	answered(s, kept);
+	PQclear(kept);
+}
+
+static const struct session_mode ask_mode = {ask_result, no_copy, no_copy_end};
+
+void
+session_ask(struct session *s, const char *sql, void (*answered)(struct session *s, const PGresult *res))
+{
+	PQclear(s->kept);
+	s->kept = NULL;
+	s->answered = answered;
+	session_query(s, sql, &ask_mode);
+}
+
+/* What the upstream calls. */
+
+static bool
+active(const struct session *s)
+{
+	return s->state != SESSION_CLOSING && s->state != SESSION_CLOSED;
+}
+
+static void
+on_ready(void *owner)
+{
+	(void)owner; /* the choice has seen it */
+}
+
+static void
+on_failed(void *owner, const struct err *err)
+{
+	struct session *s = owner;
+
+	if (!active(s))
+		return;
+	if (stream_survives(s)) {
+		s->buried = s->up;
+		s->up = NULL;
+		worker_touch(s->worker, s);
+	} else
+		session_drop(s, err);
+}
+
+static void
+on_result(void *owner, PGresult *res)
+{
+	struct session *s = owner;
+
+	if (active(s))
+		s->mode->result(s, res);
+	else
+		PQclear(res);
+}
+
+static int
+on_copy(void *owner, uint8_t *data, size_t len)
+{
+	struct session *s = owner;
+
+	s->card.from_upstream += len;
+	return active(s) ? s->mode->copy(s, data, len) : 0;
+}
+
+static void
+on_copy_end(void *owner, bool waits, const PGresult *first)
+{
+	struct session *s = owner;
+
+	if (active(s))
+		s->mode->copy_end(s, waits, first);
+}
+
+static void
+on_flushed(void *owner)
+{
+	session_process(owner);
+}
+
+static void
+on_notice(void *owner, const PGresult *res)
+{
+	struct session *s = owner;
+	struct err err = {0};
+
+	if (!active(s))
+		return;
+	if (encode_notice(&s->out, res, &err) != 0)
+		session_drop(s, &err);
+	else
+		session_put(s);
+}
+
+const struct upstream_handler session_upstream = {on_ready,    on_failed,  on_result, on_copy,
+                                                  on_copy_end, on_flushed, on_notice};
+
+static void
+command(struct session *s)
+{
+	struct command *cmd = &s->command;
+	struct err err = {0};
+	char *sql;
+
+	registry_lock(&s->proxy->registry);
+	snprintf(s->card.command, sizeof(s->card.command), "%s", command_name(cmd->kind));
+	registry_unlock(&s->proxy->registry);
+	log_debug("session %u (%s): %s", s->card.id, s->card.node, command_name(cmd->kind));
+	switch (cmd->kind) {
+	case COMMAND_EMPTY:
+		if (message_empty_query(&s->out, &err) != 0)
+			session_drop(s, &err);
+		else
+			session_ready(s);
+		return;
+	case COMMAND_START_PHYSICAL:
+		stream_begin(s);
+		return;
+	case COMMAND_BASE_BACKUP:
+		backup_begin(s);
+		return;
+	default:
+		break;
+	}
+	if (command_write(cmd, &sql, &err) != 0) {
+		session_refuse(s, &err);
+		return;
+	}
+	session_relay(s, sql);
+	free(sql);
+}
+
+void
+dispatch_message(struct session *s, const struct message *m)
+{
+	struct err err = {0};
+
+	if (m->type != 'Q') {
+		err_set(&err, ERR_FAILED, "message type \"%c\" is not supported in a replication connection",
+		        m->type >= ' ' && m->type < 127 ? m->type : '?');
+		err_sqlstate(&err, "08P01");
+		err_hint(&err, "A walsender takes simple queries only.");
+		session_drop(s, &err);
+		return;
+	}
+	session_move(s, SESSION_COMMAND);
+	if (m->len == 0 || memchr(m->data, 0, m->len) != m->data + m->len - 1) {
+		err_set(&err, ERR_FAILED, "the query's text is not ended by one zero byte");
+		err_sqlstate(&err, "08P01");
+		session_drop(s, &err);
+	} else if (s->console)
+		console_query(s, (const char *)m->data);
+	else if (command_parse((const char *)m->data, m->len - 1, &s->command, &err) != 0 ||
+	         command_check(&s->command, &err) != 0)
+		session_refuse(s, &err);
+	else
+		command(s);
+}

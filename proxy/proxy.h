@@ -1,0 +1,39 @@
+/* proxy: what the threads share. */
+#ifndef PROXY_PROXY_H
+#define PROXY_PROXY_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "keymgr/ledger.h"
+#include "proxy/registry.h"
+#include "proxy/site.h"
+#include "proxy/timelines.h"
+
+#define PROXY_VERSION "0.1.0"
+
+struct worker;
+
+struct proxy {
+	const char *conf_file;
+	pthread_mutex_t mutex; /* of site */
+	struct site *site;
+	struct ledger *ledger;
+	struct timelines *timelines;
+	struct registry registry;
+	struct worker **workers;
+	size_t nworkers;
+	time_t started;
+	/* What the console asks of the main thread. */
+	void (*ask_reload)(struct proxy *);
+	void (*ask_stop)(struct proxy *);
+};
+
+/* The site of now, one reference more. */
+struct site *proxy_site(struct proxy *p);
+/* Another one from now on; the caller's reference goes over. */
+void proxy_set_site(struct proxy *p, struct site *site);
+
+#endif

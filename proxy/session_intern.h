@@ -1,0 +1,131 @@
+/*
+ * session_intern: the session for the files that make it up: session.c (state, I/O, the one way out), greeting.c (from
+ * the first packet to ReadyForQuery), dispatch.c (commands), stream.c and backup.c (the two COPY streams), console.c.
+ *
+ *   STARTUP -> TLS -> STARTUP                          a TLS handshake, when there is one
+ *   STARTUP -> AUTH -> CONNECTING -> READY             AUTH -> READY on the console
+ *   READY -> COMMAND -> READY                          COMMAND -> STREAM -> DRAIN -> READY, COMMAND -> BACKUP -> READY
+ *   any -> CLOSING -> CLOSED                           CLOSING: the client is told why; CLOSED: freed in this round
+ */
+#ifndef PROXY_SESSION_INTERN_H
+#define PROXY_SESSION_INTERN_H
+
+#include <ev.h>
+#include <libpq-fe.h>
+
+#include "proxy/choice.h"
+#include "proxy/proxy.h"
+#include "proxy/session.h"
+#include "proxy/upstream.h"
+#include "proxy/worker.h"
+#include "replication/buffer.h"
+#include "replication/command.h"
+#include "replication/message.h"
+#include "replication/startup.h"
+
+/* Above high the upstream is not read until the client has taken all but low. max only a fault reaches. */
+#define SESSION_OUT_HIGH (256u << 10)
+#define SESSION_OUT_LOW (64u << 10)
+#define SESSION_OUT_MAX (4u << 20)
+/* What a client may have sent ahead. */
+#define SESSION_IN_HIGH (64u << 10)
+
+enum session_state {
+	SESSION_STARTUP,
+	SESSION_TLS,
+	SESSION_AUTH,
+	SESSION_CONNECTING,
+	SESSION_READY,
+	SESSION_COMMAND,
+	SESSION_BACKUP,
+	SESSION_STREAM,
+	SESSION_DRAIN,
+	SESSION_CLOSING,
+	SESSION_CLOSED
+};
+
+struct stream;
+struct backup;
+
+/* What becomes of the upstream's answers now; the meaning is that of struct upstream_handler. */
+struct session_mode {
+	void (*result)(struct session *s, PGresult *res);
+	int (*copy)(struct session *s, uint8_t *data, size_t len);
+	void (*copy_end)(struct session *s, bool waits, const PGresult *first);
+};
+
+struct session {
+	struct session *next, **prev, *next_touched;
+	bool touched;
+	struct worker *worker;
+	struct proxy *proxy;
+	struct ev_loop *loop;
+	struct site *site;
+	const struct site_node *node; /* NULL on the console */
+	bool console, admin;
+	int fd;
+	enum session_state state;
+	ev_io readable, writable;
+	ev_timer limit; /* of the present state */
+	struct message_reader in;
+	struct buffer out;
+	struct startup startup;
+	struct card card;
+	struct choice *choice;
+	struct upstream *up, *buried; /* buried: closed, freed when the session is settled */
+	const struct session_mode *mode;
+	bool up_paused; /* it is not read until the client has taken some */
+	struct command command;
+	PGresult *kept; /* the answer to session_ask so far */
+	void (*answered)(struct session *s, const PGresult *res);
+	struct stream *stream;
+	struct backup *backup;
+};
+
+/* The only mover; logs, and sets the state's time limit. */
+void session_move(struct session *s, enum session_state to);
+/* The one way out. why: told to the client as FATAL and logged; the upstream is gone at once. */
+void session_drop(struct session *s, const struct err *why);
+/* The client has gone, or said goodbye: nothing to tell. */
+void session_close(struct session *s, const char *why);
+/* After something was put into out: it goes out in this round. Drops the session when out has a fault. */
+void session_put(struct session *s);
+/* 1 when the upstream must pause, else 0: what a copy function returns. */
+int session_pause(struct session *s);
+/* Handle what the client has sent and the state lets through. */
+void session_process(struct session *s);
+
+/* greeting.c */
+void greeting_message(struct session *s, const struct message *m);
+
+/* dispatch.c */
+extern const struct upstream_handler session_upstream; /* what a session's upstream calls */
+void dispatch_message(struct session *s, const struct message *m);
+/* Send a command whose answer is ours: answered is called when it is complete, with the last result (or an error's). */
+void session_ask(struct session *s, const char *sql, void (*answered)(struct session *s, const PGresult *res));
+/* Send a command in the given mode. */
+void session_query(struct session *s, const char *sql, const struct session_mode *mode);
+/* Send a command and pass the answer on as it comes. */
+void session_relay(struct session *s, const char *sql);
+/* Pass one result on; libpq's own errors end the session instead. Takes res. */
+void session_pass(struct session *s, PGresult *res);
+/* ReadyForQuery; the command is over. */
+void session_ready(struct session *s);
+/* An ErrorResponse for the present command alone. */
+void session_refuse(struct session *s, const struct err *why);
+
+/* stream.c: START_REPLICATION PHYSICAL */
+void stream_begin(struct session *s);
+void stream_message(struct session *s, const struct message *m);
+/* The upstream is gone; true when the stream goes on to its end without it. */
+bool stream_survives(struct session *s);
+void stream_free(struct stream *st);
+
+/* backup.c: BASE_BACKUP */
+void backup_begin(struct session *s);
+void backup_free(struct backup *b);
+
+/* console.c: the administrator's queries */
+void console_query(struct session *s, const char *text);
+
+#endif
