@@ -533,6 +533,8 @@ ledger_trace_record(struct ledger_trace *t, uint64_t pos, const uint8_t *data, s
 
 	if (trace_join(t, pos, err) != 0 || trace_look(t, &now, err) != 0)
 		return -1;
+	if (len == 0)
+		return 0;
 	while (len > 0) {
 		size_t part = least(len, t->segment_size - t->pos % t->segment_size);
 		bool meet = now.position > t->pos && now.position <= t->pos + part;

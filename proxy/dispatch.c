@@ -84,6 +84,7 @@ lost(struct session *s)
 void
 session_pass(struct session *s, PGresult *res)
 {
+	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
 	struct err err = {0};
 
 	if (encode_is_own_error(res))
@@ -92,6 +93,9 @@ session_pass(struct session *s, PGresult *res)
 		session_drop(s, &err);
 	else
 		session_put(s);
+	/* the server ends the connection after these, and has said why itself */
+	if (severity != NULL && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
+		session_leave(s, PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY));
 	PQclear(res);
 }
 

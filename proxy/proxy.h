@@ -29,6 +29,8 @@ struct proxy {
 	/* What the console asks of the main thread. */
 	void (*ask_reload)(struct proxy *);
 	void (*ask_stop)(struct proxy *);
+	/* A worker's thread, at its end. */
+	void (*worker_ended)(struct proxy *);
 };
 
 /* The site of now, one reference more. */

@@ -125,6 +125,16 @@ session_drop(struct session *s, const struct err *why)
 }
 
 void
+session_leave(struct session *s, const char *why)
+{
+	if (s->state == SESSION_CLOSING || s->state == SESSION_CLOSED)
+		return;
+	log_info("session %u (%s): closed: %s", s->card.id, whose(s), why);
+	session_move(s, SESSION_CLOSING);
+	let_go(s);
+}
+
+void
 session_stop(struct session *s, bool fast)
 {
 	struct err err = {0};

@@ -88,6 +88,8 @@ void session_move(struct session *s, enum session_state to);
 void session_drop(struct session *s, const struct err *why);
 /* The client has gone, or said goodbye: nothing to tell. */
 void session_close(struct session *s, const char *why);
+/* The client has been told why already. */
+void session_leave(struct session *s, const char *why);
 /* After something was put into out: it goes out in this round. Drops the session when out has a fault. */
 void session_put(struct session *s);
 /* 1 when the upstream must pause, else 0: what a copy function returns. */

@@ -3,9 +3,9 @@
  *
  *   1 IDENTIFY_SYSTEM, and TIMELINE_HISTORY of the timeline asked for: which line of the ledger it is
  *   2 check: the segment of the line's position is read again and compared; else the line gets a new incarnation
- *   3 the upstream is asked from the beginning of the segment that holds the start; what lies before the start is dropped
- *   4 each message: recorded in the ledger, encrypted, sent as one message of the same length (finding P1)
- *   5 the end: CopyDone passes both ways, then the upstream's results
+ *   3 the upstream is asked from the beginning of the segment that holds the start; what lies before the start is
+ * dropped 4 each message: recorded in the ledger, encrypted, sent as one message of the same length (finding P1) 5 the
+ * end: CopyDone passes both ways, then the upstream's results
  *
  * A clear node's stream is passed on as it comes.
  */
@@ -131,7 +131,7 @@ stream_copy_end(struct session *s, bool waits, const PGresult *first)
 	session_put(s);
 	if (!st->client_done) {
 		log_debug("session %u (%s): the upstream ended the stream%s", s->card.id, s->card.node,
-				  st->server_shut ? ": it shuts down" : "");
+		          st->server_shut ? ": it shuts down" : "");
 		session_move(s, SESSION_DRAIN);
 	}
 }
@@ -241,10 +241,10 @@ stream_result(struct session *s, PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
 
-	if (res == NULL)
-		session_ready(s);
-	else if (s->stream->server_shut)
+	if (s->stream->server_shut)
 		PQclear(res); /* say_shut says it, when the client has answered */
+	else if (res == NULL)
+		session_ready(s);
 	else if (status == PGRES_COPY_BOTH && s->state == SESSION_COMMAND) {
 		message_reader_phase(&s->in, MESSAGE_COPY);
 		session_move(s, SESSION_STREAM);
@@ -269,16 +269,17 @@ chain_make(struct session *s, struct err *err)
 {
 	struct stream *st = s->stream;
 	struct walstream_conf conf = {.keyset = st->keyset,
-								  .system_identifier = st->system_identifier,
-								  .tli = st->line.tli,
-								  .segment_size = upstream_facts(s->up)->segment_size,
-								  .from = s->command.lsn};
+	                              .system_identifier = st->system_identifier,
+	                              .tli = st->line.tli,
+	                              .segment_size = upstream_facts(s->up)->segment_size,
+	                              .from = s->command.lsn};
 	const struct keyset_epoch *epoch = keyset_wal_write(st->keyset, st->line.tli);
 
 	ledger_trace_free(st->trace);
 	st->trace = ledger_trace_new(s->proxy->ledger, &st->line, &st->place, &epoch->key, conf.segment_size, err);
-	if (st->trace == NULL || wal_proxy_generation(st->keyset, st->system_identifier, st->line.tli, st->line.history_sha256,
-												  st->place.incarnation, &conf.generation, err) != 0)
+	if (st->trace == NULL ||
+	    wal_proxy_generation(st->keyset, st->system_identifier, st->line.tli, st->line.history_sha256,
+	                         st->place.incarnation, &conf.generation, err) != 0)
 		return -1;
 	if ((st->sink = calloc(1, sizeof(*st->sink))) == NULL)
 		return err_nomem(err);
@@ -320,8 +321,8 @@ renew(struct session *s, const char *why)
 	char lsn[LSN_TEXT_LEN];
 
 	lsn_format(lsn, st->place.position);
-	log_warning("timeline %" PRIu32 " of cluster %" PRIu64 " gets a new incarnation: %s (sent up to %s before)", st->line.tli,
-				st->line.system_identifier, why, lsn);
+	log_warning("timeline %" PRIu32 " of cluster %" PRIu64 " gets a new incarnation: %s (sent up to %s before)",
+	            st->line.tli, st->line.system_identifier, why, lsn);
 	if (ledger_renew(s->proxy->ledger, &st->line, st->place.incarnation, &st->place, &err) != 0)
 		session_drop(s, &err);
 	else
@@ -334,7 +335,7 @@ check_over(struct session *s)
 	struct stream *st = s->stream;
 
 	if (!st->check_done)
-		renew(s, "upstream does not have the segment any more that was sent last");
+		renew(s, "upstream does not have the WAL any more that was sent last");
 	else if (!st->check_same)
 		renew(s, "upstream's WAL differs from what was sent before: it has been rolled back");
 	else
@@ -401,12 +402,13 @@ check(struct session *s)
 	char sql[96], lsn[LSN_TEXT_LEN];
 
 	if (key_id(epoch->key.bytes, (size_t)epoch->key.len, st->line.key_id, &err) != 0 ||
-		ledger_find(s->proxy->ledger, &st->line, &st->place, &why, &err) != 0) {
+	    ledger_find(s->proxy->ledger, &st->line, &st->place, &why, &err) != 0) {
 		session_drop(s, &err);
 		return;
 	}
 	if (why != NULL)
-		log_info("timeline %" PRIu32 " of cluster %" PRIu64 " gets a new incarnation: %s", st->line.tli, st->line.system_identifier, why);
+		log_info("timeline %" PRIu32 " of cluster %" PRIu64 " gets a new incarnation: %s", st->line.tli,
+		         st->line.system_identifier, why);
 	if (st->place.position == 0) {
 		start(s);
 		return;
@@ -438,15 +440,15 @@ on_history(struct session *s, const PGresult *res)
 	if (res == NULL || PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1 || PQnfields(res) < 2) {
 		const char *said = res == NULL ? NULL : PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
 
-		err_set(&err, ERR_FAILED, "upstream \"%s\" does not give the history of timeline %" PRIu32, upstream_name(s->up),
-				s->stream->line.tli);
+		err_set(&err, ERR_FAILED, "upstream \"%s\" does not give the history of timeline %" PRIu32,
+		        upstream_name(s->up), s->stream->line.tli);
 		err_sqlstate(&err, "55000");
 		err_detail(&err, "%s", said == NULL ? "The answer has another shape." : said);
 		session_refuse(s, &err);
 		return;
 	}
 	if ((d = digest_new(DIGEST_SHA256, &err)) != NULL &&
-		digest_update(d, PQgetvalue(res, 0, 1), (size_t)PQgetlength(res, 0, 1), &err) == 0)
+	    digest_update(d, PQgetvalue(res, 0, 1), (size_t)PQgetlength(res, 0, 1), &err) == 0)
 		rc = digest_final(d, hash, &err);
 	digest_free(d);
 	if (rc < 0) {
@@ -457,7 +459,8 @@ on_history(struct session *s, const PGresult *res)
 	check(s);
 }
 
-/* What the server itself would refuse at the position asked for: it is not asked there, but at the segment's beginning. */
+/* What the server itself would refuse at the position asked for: it is not asked there, but at the segment's beginning.
+ */
 static int
 position_check(struct session *s, struct err *err)
 {
@@ -468,7 +471,8 @@ position_check(struct session *s, struct err *err)
 		return 0;
 	lsn_format(from, s->command.lsn);
 	lsn_format(flush, st->flush_lsn);
-	err_set(err, ERR_REFUSED, "requested starting point %s is ahead of the WAL flush position of this server %s", from, flush);
+	err_set(err, ERR_REFUSED, "requested starting point %s is ahead of the WAL flush position of this server %s", from,
+	        flush);
 	return err_sqlstate(err, "XX000");
 }
 
@@ -480,7 +484,7 @@ on_system(struct session *s, const PGresult *res)
 	char sql[64];
 
 	if (res == NULL || PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1 || PQnfields(res) < 3 ||
-		lsn_parse(PQgetvalue(res, 0, 2), &st->flush_lsn) != 0) {
+	    lsn_parse(PQgetvalue(res, 0, 2), &st->flush_lsn) != 0) {
 		err_set(&err, ERR_FAILED, "upstream \"%s\" did not answer IDENTIFY_SYSTEM", upstream_name(s->up));
 		err_sqlstate(&err, "08P01");
 		session_drop(s, &err);
@@ -490,7 +494,8 @@ on_system(struct session *s, const PGresult *res)
 	st->current_tli = (uint32_t)strtoul(PQgetvalue(res, 0, 1), NULL, 10);
 	st->line.tli = s->command.timeline == 0 ? st->current_tli : s->command.timeline;
 	if (st->line.tli == 0 || st->system_identifier != upstream_facts(s->up)->system_identifier) {
-		err_set(&err, ERR_FAILED, "upstream \"%s\" answers IDENTIFY_SYSTEM with another cluster than before", upstream_name(s->up));
+		err_set(&err, ERR_FAILED, "upstream \"%s\" answers IDENTIFY_SYSTEM with another cluster than before",
+		        upstream_name(s->up));
 		err_sqlstate(&err, "08P01");
 		session_drop(s, &err);
 	} else if (position_check(s, &err) != 0)

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -89,6 +88,7 @@ run(void *arg)
 	struct worker *w = arg;
 
 	ev_run(w->loop, 0);
+	w->proxy->worker_ended(w->proxy);
 	return NULL;
 }
 
