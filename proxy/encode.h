@@ -2,7 +2,7 @@
 #ifndef PROXY_ENCODE_H
 #define PROXY_ENCODE_H
 
-#include <libpq-fe.h>
+#include <postgresql/libpq-fe.h>
 
 #include "common/err.h"
 #include "replication/buffer.h"

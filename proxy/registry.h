@@ -5,7 +5,7 @@
 #ifndef PROXY_REGISTRY_H
 #define PROXY_REGISTRY_H
 
-#include <libpq-fe.h>
+#include <postgresql/libpq-fe.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>

@@ -11,7 +11,7 @@
 #define PROXY_SESSION_INTERN_H
 
 #include <ev.h>
-#include <libpq-fe.h>
+#include <postgresql/libpq-fe.h>
 
 #include "proxy/choice.h"
 #include "proxy/proxy.h"

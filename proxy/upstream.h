@@ -10,7 +10,7 @@
 #define PROXY_UPSTREAM_H
 
 #include <ev.h>
-#include <libpq-fe.h>
+#include <postgresql/libpq-fe.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
