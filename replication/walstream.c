@@ -19,6 +19,7 @@ struct walstream {
 	 * end. */
 	uint8_t held[WAL_GRANULE];
 	size_t nheld, nsent;
+	bool zero;   /* this page is all zeros: the rest of a segment after a switch */
 	bool passed; /* something went downstream since the last CHUNK_WAL_END */
 };
 
@@ -55,6 +56,10 @@ bad_page(const struct walstream *s, struct err *err, enum err_class class, const
 	return err_sqlstate(err, "XX001");
 }
 
+/* source: xlog.c, CopyXLogRecordToWAL: what follows a segment switch is zeroed, page headers included. It travels as it
+ * is (W2). */
+static const uint8_t no_bytes[WAL_PAGE_LEN];
+
 /* Bytes 0-7: magic, flags, timeline. From here on the page can be encrypted. */
 static int
 take_beginning(struct walstream *s, const uint8_t *granule, struct err *err)
@@ -63,10 +68,13 @@ take_beginning(struct walstream *s, const uint8_t *granule, struct err *err)
 	bool first = s->pos % s->conf.segment_size == 0;
 
 	memset(h, 0, sizeof(*h));
+	h->pageaddr = s->pos;
+	s->zero = !first && memcmp(granule, no_bytes, WAL_GRANULE) == 0;
+	if (s->zero)
+		return 0;
 	memcpy(&h->magic, granule, sizeof(h->magic));
 	memcpy(&h->info, granule + 2, sizeof(h->info));
 	memcpy(&h->tli, granule + 4, sizeof(h->tli));
-	h->pageaddr = s->pos;
 	h->len = (h->info & WAL_INFO_LONG) != 0 ? WAL_LONG_HEADER_LEN : WAL_HEADER_LEN;
 	if (h->magic >> 8 == 0xD1 && (h->info & WAL_INFO_ENCRYPTED) != 0) {
 		bad_page(s, err, ERR_REFUSED, "is encrypted");
@@ -116,6 +124,14 @@ encrypt(struct walstream *s, uint8_t *data, size_t len, struct err *err)
 
 		if (off == 0 && take_beginning(s, data, err) != 0)
 			return -1;
+		if (s->zero) {
+			if (memcmp(data, no_bytes, n) != 0)
+				return bad_page(s, err, ERR_DAMAGED, "has no page header");
+			s->pos += n;
+			data += n;
+			len -= n;
+			continue;
+		}
 		for (size_t at = off == 0 ? WAL_GRANULE : off; at < s->h.len && at < off + n; at += WAL_GRANULE)
 			if (check_header(s, at, data + (at - off), err) != 0)
 				return -1;
@@ -210,7 +226,14 @@ push_end(struct walstream *s, struct chunk *c, struct err *err)
 	const struct keyset_epoch *epoch;
 	int rc = 0, paused = 0;
 
-	if (s->nheld > s->nsent) {
+	if (s->nheld > s->nsent && s->zero && off != 0) {
+		if (memcmp(s->held, no_bytes, s->nheld) != 0)
+			return bad_page(s, err, ERR_DAMAGED, "has no page header");
+		memset(part, 0, sizeof(part));
+		s->nsent = s->nheld;
+		if ((rc = pass(s, s->pos + sent, part + sent, s->nheld - sent, err)) < 0)
+			return -1;
+	} else if (s->nheld > s->nsent) {
 		/* off is 0 where no header of this page has come: s->h is still the page before's */
 		if (off == 0 || off < s->h.len)
 			return bad_page(s, err, ERR_DAMAGED, "arrives in two messages that part inside its header");
