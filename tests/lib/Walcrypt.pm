@@ -169,6 +169,22 @@ sub use_layer
 	return $self;
 }
 
+# kill -9 of the postmaster; returns when all its processes are gone. Where nobody reaps orphans at once, a zombie looks alive
+# to the next start: its lock files go too.
+sub kill9
+{
+	my ($self) = @_;
+	my $pid = $self->{_pid};
+	$self->SUPER::kill9;
+	return unless defined $pid;
+	my $dir = $self->data_dir;
+	Walcrypt::wait_for('the server to die', sub {
+		return Walcrypt::slurp_from("/proc/$pid/stat") !~ /^\d+ \(.*\) [^Z]/s && !grep { (readlink($_) // '') eq $dir } glob('/proc/[0-9]*/cwd');
+	});
+	unlink "$dir/postmaster.pid", $self->host . '/.s.PGSQL.' . $self->port . '.lock';
+	return;
+}
+
 sub connstr_for_proxy
 {
 	my ($self) = @_;
