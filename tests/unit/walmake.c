@@ -43,14 +43,15 @@ put_header(struct walmake *w, uint16_t info, uint32_t rest)
 	}
 }
 
+/* lost: bytes of the record behind these that never will be there. */
 static void
-put_body(struct walmake *w, const uint8_t *data, size_t len)
+put_body(struct walmake *w, const uint8_t *data, size_t len, size_t lost)
 {
 	while (len > 0) {
 		size_t room = WAL_PAGE_LEN - walmake_lsn(w) % WAL_PAGE_LEN, n;
 
 		if (walmake_lsn(w) % WAL_PAGE_LEN == 0) {
-			put_header(w, 0x0001, (uint32_t)len);
+			put_header(w, 0x0001, (uint32_t)(len + lost));
 			continue;
 		}
 		n = room < len ? room : len;
@@ -108,7 +109,8 @@ walmake_record(struct walmake *w, uint8_t rmid, uint8_t info, const void *data, 
 	begin_record(w);
 	lsn = walmake_lsn(w);
 	r = make_record(w, rmid, info, data, len, &len);
-	put_body(w, r, len);
+	put_body(w, r, len, 0);
+	w->records++;
 	free(r);
 	while (walmake_lsn(w) % 8 != 0)
 		put(w, NULL, 1);
@@ -128,7 +130,7 @@ walmake_torn(struct walmake *w, size_t len, size_t keep)
 	begin_record(w);
 	lsn = walmake_lsn(w);
 	r = make_record(w, 10, 0, data, len, &len);
-	put_body(w, r, keep);
+	put_body(w, r, keep, len - keep);
 	free(r);
 	free(data);
 	while (walmake_lsn(w) % WAL_PAGE_LEN != 0)

@@ -16,6 +16,7 @@ struct walmake {
 	uint32_t tli;
 	uint16_t magic;
 	uint64_t last; /* start of the record before; as xl_prev of the next */
+	int records;   /* whole ones */
 };
 
 /* start: a page's beginning. */

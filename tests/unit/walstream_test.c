@@ -1,0 +1,389 @@
+/* The WAL stage: any split the same bytes, the upstream's message boundaries, and what it refuses. */
+#include "replication/walstream.h"
+
+#include <stdlib.h>
+
+#include "tests/unit/collect.h"
+#include "tests/unit/failmalloc.h"
+#include "tests/unit/sample.h"
+#include "tests/unit/tap.h"
+#include "tests/unit/walmake.h"
+#include "walcrypt/pgfile.h"
+#include "walcrypt/wal.h"
+
+#define GENERATION 0x89ABCDEFu
+#define START (UINT64_C(5) * WALMAKE_SEGMENT)
+
+static struct keyset *keys;
+
+struct run {
+	struct stage *s;
+	uint64_t start;
+	const size_t *ends; /* of the upstream's messages, ascending; ended by 0 */
+	size_t fed;
+	struct collect sink;
+	uint64_t plain_next;
+	struct buffer plain;
+	bool held_too_much;
+};
+
+static int
+on_plain(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
+{
+	struct run *run = arg;
+
+	if (lsn != run->plain_next)
+		return err_set(err, ERR_FAILED, "plain bytes at another position than expected");
+	run->plain_next += len;
+	buffer_put(&run->plain, data, len);
+	return buffer_check(&run->plain, err);
+}
+
+static int
+push(struct run *run, enum chunk_kind kind, uint8_t *data, size_t len, struct err *err)
+{
+	struct chunk c = {.kind = kind, .pos = run->start + run->fed, .data = data, .len = len};
+
+	return stage_push(run->s, &c, err);
+}
+
+/* A piece, cut where messages end. */
+static int
+feed(void *arg, uint8_t *piece, size_t len, uint64_t pos, struct err *err)
+{
+	struct run *run = arg;
+	int rc = 0;
+
+	(void)pos;
+	while (len > 0) {
+		size_t n = *run->ends != 0 && *run->ends - run->fed < len ? *run->ends - run->fed : len;
+
+		if ((rc = push(run, CHUNK_WAL, piece, n, err)) < 0)
+			return -1;
+		run->fed += n;
+		piece += n;
+		len -= n;
+		if (*run->ends != 0 && *run->ends == run->fed) {
+			if ((rc = push(run, CHUNK_WAL_END, NULL, 0, err)) < 0)
+				return -1;
+			run->ends++;
+		}
+	}
+	return rc;
+}
+
+/* bytes and marks of the whole; 0, or -1 with err. */
+static int
+stream(const struct walmake *w, struct walstream_conf conf, const size_t *ends, int how, struct buffer *bytes,
+       struct buffer *marks, struct err *err)
+{
+	struct run run = {.start = w->start, .ends = ends, .plain_next = w->start};
+	int rc = -1;
+
+	memset(err, 0, sizeof(*err));
+	conf.hooks.arg = &run;
+	conf.hooks.on_plain = on_plain;
+	buffer_init(&run.plain, 8 << 20);
+	collect_init(&run.sink, NULL);
+	if ((run.s = walstream_new(&conf, &run.sink.base, err)) == NULL) {
+		stage_free(&run.sink.base);
+		return -1;
+	}
+	if (split_feed(w->data, w->len, how, feed, &run, err) == 0 && stage_finish(run.s, err) == 0)
+		rc = 0;
+	if (rc == 0 && (buffer_len(&run.plain) != w->len || memcmp(buffer_data(&run.plain), w->data, w->len) != 0))
+		rc = err_set(err, ERR_FAILED, "the hook saw other bytes");
+	buffer_free(&run.plain);
+	if (rc == 0)
+		collect_take(&run.sink, bytes, marks);
+	stage_free(run.s);
+	return rc;
+}
+
+static struct walstream_conf
+conf_from(uint64_t from)
+{
+	return (struct walstream_conf){.keyset = keys,
+	                               .system_identifier = WALMAKE_SYSTEM_IDENTIFIER,
+	                               .tli = 1,
+	                               .generation = GENERATION,
+	                               .segment_size = WALMAKE_SEGMENT,
+	                               .from = from};
+}
+
+static bool
+same(const struct buffer *a, const struct buffer *b)
+{
+	return buffer_len(a) == buffer_len(b) &&
+	       (buffer_len(a) == 0 || memcmp(buffer_data(a), buffer_data(b), buffer_len(a)) == 0);
+}
+
+static void
+decrypts(const struct walmake *w, const struct buffer *sealed, const char *what)
+{
+	struct err err = {0};
+	struct wal_cipher *cipher = wal_cipher_new(keys, &err);
+	bool right = cipher != NULL && buffer_len(sealed) == w->len, flagged = true;
+	size_t zeros = 0;
+
+	for (size_t at = 0; right && at + WAL_PAGE_LEN <= w->len; at += WAL_PAGE_LEN) {
+		const uint8_t *page = buffer_data(sealed) + at;
+		uint8_t clear[WAL_PAGE_LEN];
+		struct wal_header h;
+		static const uint8_t zero[8];
+
+		flagged &= wal_page_look(page, WAL_PAGE_LEN, &h) == WAL_PAGE_ENCRYPTED && h.generation == GENERATION;
+		right = wal_page_decrypt(cipher, page, clear, &err) == 0 && memcmp(clear, w->data + at, WAL_PAGE_LEN) == 0;
+		for (size_t g = h.len; g < WAL_PAGE_LEN; g += 8)
+			zeros += memcmp(page + g, zero, 8) == 0;
+	}
+	ok(right, "%s: decrypts to what came", what);
+	ok(flagged, "%s: each page carries flag and generation", what);
+	is_int(zeros, 0, "%s: no raw zeros (W3)", what);
+	wal_cipher_free(cipher);
+}
+
+static void
+splits(void)
+{
+	/* as a walsender cuts: at flush positions, multiples of 8, and at page boundaries; the last ones inside a granule
+	 */
+	static const size_t ends[] = {24 + 16 + 8, 4096,   8192,   8192 + 24, 16384,  50000, 131072,
+	                              140000,      140001, 140003, 140010,    196608, 0};
+	struct buffer want, want_marks, got, marks;
+	struct walmake w;
+	struct err err;
+	bool equal = true;
+
+	walmake_init(&w, START, 2 << 20);
+	walmake_fill(&w, 200000);
+	w.len -= w.len % WAL_PAGE_LEN;
+	if (!ok(stream(&w, conf_from(START), ends, 0, &want, &want_marks, &err) == 0, "streams") &&
+	    printf("# %s\n", err.text))
+		return;
+	decrypts(&w, &want, "synthetic WAL");
+	buffer_put_u8(&want_marks, 0);
+	is_str((char *)buffer_data(&want_marks),
+	       "W 0/500030 0\nW 0/501000 0\nW 0/502000 0\nW 0/502018 0\nW 0/504000 0\nW 0/50C350 0\nW 0/520000 0\nW "
+	       "0/5222E0 0\nW 0/5222E1 0\n"
+	       "W 0/5222E3 0\nW 0/5222EA 0\nW 0/530000 0\n",
+	       "messages end where the upstream's ended (P1)");
+	buffer_rewind(&want_marks, buffer_len(&want_marks) - 1);
+	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		if (stream(&w, conf_from(START), ends, *how, &got, &marks, &err) != 0) {
+			equal = ok(false, "split %d: %s", *how, err.text);
+			continue;
+		}
+		equal &= same(&want, &got) && same(&want_marks, &marks);
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+	ok(equal, "the same bytes and boundaries in every split");
+
+	equal = true;
+	for (size_t from = 0; from < w.len; from += from < 100 || from % 8192 < 50 ? 1 : 4093) {
+		if (stream(&w, conf_from(START + from), ends, from % 3 == 0 ? -3 : 0, &got, &marks, &err) != 0) {
+			equal = ok(false, "from %zu: %s", from, err.text);
+			continue;
+		}
+		equal &=
+		    buffer_len(&got) == w.len - from && memcmp(buffer_data(&got), buffer_data(&want) + from, w.len - from) == 0;
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+	ok(equal, "from any position on: the same bytes without those before");
+	buffer_free(&want);
+	buffer_free(&want_marks);
+	walmake_free(&w);
+}
+
+static void
+holds_little(void)
+{
+	static const size_t ends[] = {0};
+	struct run run = {.start = START, .ends = ends, .plain_next = START};
+	struct walstream_conf conf = conf_from(START);
+	struct walmake w;
+	struct err err = {0};
+	bool held = false;
+
+	walmake_init(&w, START, 1 << 20);
+	walmake_fill(&w, 20000);
+	collect_init(&run.sink, NULL);
+	run.s = walstream_new(&conf, &run.sink.base, &err);
+	for (size_t i = 0; i < w.len; i++) {
+		uint8_t byte = w.data[i];
+
+		if (feed(&run, &byte, 1, i, &err) != 0)
+			break;
+		held |= i + 1 - buffer_len(&run.sink.bytes) > 7;
+	}
+	is_int(run.fed, w.len, "byte by byte");
+	ok(!held, "never more than 7 bytes back");
+	run.sink.answer = 1;
+	is_int(push(&run, CHUNK_WAL, w.data, 8, &err), 1, "a pause asked for by the far end is passed on");
+	stage_free(run.s);
+	walmake_free(&w);
+}
+
+/* The page that holds a timeline switch keeps the old timeline in its header, and comes again under the new one (P3).
+ */
+static void
+timelines(void)
+{
+	static const size_t ends[] = {0};
+	struct walstream_conf conf = conf_from(START);
+	struct buffer got, marks;
+	struct wal_header h;
+	struct walmake w;
+	struct err err;
+
+	walmake_init(&w, START, 1 << 20);
+	w.tli = 2;
+	walmake_fill(&w, 3 * 8192);
+	w.tli = 5;
+	walmake_fill(&w, 5 * 8192);
+	w.len -= w.len % WAL_PAGE_LEN;
+	conf.tli = 5;
+	if (!ok(stream(&w, conf, ends, -1, &got, &marks, &err) == 0, "two timelines in one stream"))
+		return;
+	decrypts(&w, &got, "two timelines");
+	wal_page_look(buffer_data(&got), WAL_PAGE_LEN, &h);
+	is_int(h.epoch7, keyset_wal_write(keys, 2)->number, "the old timeline's pages under its epoch");
+	is_int(h.tli, 2, "with their timeline");
+	wal_page_look(buffer_data(&got) + 4 * 8192, WAL_PAGE_LEN, &h);
+	is_int(h.epoch7, keyset_wal_write(keys, 5)->number, "the new one's under the new epoch");
+	ok(keyset_wal_write(keys, 5) != keyset_wal_write(keys, 2), "which is another");
+	buffer_free(&got);
+	buffer_free(&marks);
+	walmake_free(&w);
+}
+
+static void
+refusals(void)
+{
+	static const size_t none[] = {0}, in_header[] = {8192 + 20, 0}, at_header[] = {8192 + 4, 0};
+	static const struct {
+		size_t at; /* the byte that is changed */
+		uint8_t value;
+		enum err_class class;
+		const char *part;
+	} rows[] = {
+	    {0, 0x0D, ERR_DAMAGED, "0/500000 of timeline 1 from the upstream has no page header"},
+	    {1, 0, ERR_DAMAGED, "no page header"},
+	    {8192, 0x13, ERR_DAMAGED, "0/502000 of timeline 1 from the upstream has no page header"},
+	    {3, 0x80, ERR_REFUSED, "is encrypted"},
+	    {8192 + 3, 0x81, ERR_REFUSED, "is encrypted"},
+	    {8192 + 2, 0x11, ERR_DAMAGED, "invalid info bits"},
+	    {8192 + 2, 0x02, ERR_DAMAGED, "invalid info bits"},
+	    {2, 0x00, ERR_DAMAGED, "invalid info bits"},
+	    {8192 + 4, 0, ERR_DAMAGED, "another timeline"},
+	    {8192 + 4, 2, ERR_DAMAGED, "another timeline"},
+	    {8192 + 9, 0, ERR_DAMAGED, "another position"},
+	    {8192 + 21, 1, ERR_DAMAGED, "padding"},
+	    {24, 0, ERR_DAMAGED, "another cluster"},
+	    {34, 0, ERR_DAMAGED, "another segment or page size"},
+	    {37, 0x40, ERR_DAMAGED, "another segment or page size"},
+	};
+	struct buffer got, marks;
+	struct walmake w;
+	struct err err;
+
+	walmake_init(&w, START, 1 << 20);
+	walmake_fill(&w, 30000);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint8_t was = w.data[rows[i].at];
+
+		w.data[rows[i].at] = rows[i].value;
+		for (int how = 0; how < 2; how++) {
+			is_int(stream(&w, conf_from(START), none, how, &got, &marks, &err), -1, "refused: byte %zu", rows[i].at);
+			is_err(&err, rows[i].class, rows[i].part, "... %s", rows[i].part);
+		}
+		w.data[rows[i].at] = was;
+	}
+	memset(w.data + 8192, 0, 8192);
+	is_int(stream(&w, conf_from(START), none, 0, &got, &marks, &err), -1, "refused: a page of zeros");
+	walmake_free(&w);
+
+	walmake_init(&w, START, 1 << 20);
+	walmake_fill(&w, 30000);
+	w.len -= w.len % 8;
+	is_int(stream(&w, conf_from(START), in_header, 0, &got, &marks, &err), -1,
+	       "refused: a message that ends inside a page header's granule");
+	is_err(&err, ERR_DAMAGED, "part inside its header", "... saying so");
+	is_int(stream(&w, conf_from(START), at_header, 0, &got, &marks, &err), -1, "... or inside its first");
+	w.len -= 3;
+	is_int(stream(&w, conf_from(START), none, 0, &got, &marks, &err), -1, "refused: an end inside a granule");
+	w.start += 8;
+	is_int(stream(&w, conf_from(START), none, 0, &got, &marks, &err), -1, "refused: a gap");
+	is_err(&err, ERR_DAMAGED, "continues at 0/500008 instead of 0/500000", "... saying where");
+	walmake_free(&w);
+	for (uint32_t size = 0; size < 3; size++) {
+		struct walstream_conf conf = conf_from(START);
+
+		conf.segment_size = size == 0 ? 0 : size == 1 ? 3 << 20 : 8192;
+		ok(walstream_new(&conf, NULL, &err) == NULL, "refused: segments of %u bytes", (unsigned)conf.segment_size);
+	}
+	is_int(walstream_magic(15), 0xD110, "magic of 15");
+	is_int(walstream_major(0xD118), 18, "and back");
+	is_int(walstream_magic(14), 0, "14 is not known");
+}
+
+/* Real WAL of PostgreSQL 15: the first 64 KiB of a segment. */
+static void
+real(void)
+{
+	static const size_t ends[] = {8, 0};
+	struct walstream_conf conf = conf_from(UINT64_C(0x800000));
+	struct buffer got, marks;
+	struct walmake w;
+	struct err err;
+	FILE *f = fopen("tests/vectors/wal15-segment.bin", "r");
+
+	walmake_init(&w, UINT64_C(0x800000), 65536);
+	if (!ok(f != NULL && (w.len = fread(w.data, 1, w.size, f)) == w.size, "tests/vectors/wal15-segment.bin"))
+		return;
+	fclose(f);
+	memcpy(&conf.system_identifier, w.data + 24, 8);
+	if (ok(stream(&w, conf, ends, -5, &got, &marks, &err) == 0, "real WAL streams"))
+		decrypts(&w, &got, "real WAL");
+	buffer_free(&got);
+	buffer_free(&marks);
+	walmake_free(&w);
+}
+
+static int
+starve(void *arg)
+{
+	static const size_t ends[] = {1000, 8192, 0};
+	const struct walmake *w = arg;
+	struct buffer got, marks;
+	struct err err;
+
+	if (stream(w, conf_from(START), ends, -2, &got, &marks, &err) != 0)
+		return err.text[0] != '\0' ? -1 : 1;
+	buffer_free(&got);
+	buffer_free(&marks);
+	return 0;
+}
+
+int
+main(void)
+{
+	struct walmake w;
+
+	sample_secmem(1 << 18);
+	keys = sample_keyset(KEY_AES256);
+	splits();
+	holds_little();
+	timelines();
+	refusals();
+	real();
+	walmake_init(&w, START, 1 << 20);
+	walmake_fill(&w, 10000);
+	w.len -= w.len % 8;
+	ok(failmalloc_each(starve, &w) > 5, "each allocation may fail");
+	walmake_free(&w);
+	keyset_free(keys);
+	return tap_done();
+}
