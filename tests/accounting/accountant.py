@@ -5,7 +5,8 @@
 
 Reads tapes (tape.py) of disks and wires that share one WAL key. A counter is (epoch, timeline of the page's header, generation,
 page number, 8-byte granule); the first ciphertext seen for each is kept, and another one is a violation. Raw-zero granules
-are no ciphertext. With the keys, two ciphertexts of one granule whose plaintexts are byte by byte equal or one of them zero, at
+are no ciphertext, and neither is what a simulated power loss put behind a header (tape.TORN: counted apart, and only exactly those
+bytes at that place). With the keys, two ciphertexts of one granule whose plaintexts are byte by byte equal or one of them zero, at
 most 7 bytes different, are a record's edge caught while it was copied (invariant W6): counted apart, and too many are a failure.
 
 Wires of servers must carry what their disks hold (W3: raw-zero granules are not turned into keystream): with --served WIRE=DISK,
@@ -59,9 +60,10 @@ class Accountant:
         self.clear_is_ciphertext = clear_is_ciphertext
         self.pages = {}     # counter without the granule -> the ciphertext known, zeros where none
         self.on_disk = {}   # disk -> the same, of that disk alone; kept for disks that a served wire is compared with
+        self.torn = {}      # counter without the granule -> {granule: {bytes}} that a power loss put there
         self.w6 = 0
         self.w6_bytes = 0
-        self.count = {"observations": 0, "bytes": 0, "ciphertext": 0, "violations": 0, "clear": 0, "unknown": 0, "unserved": 0}
+        self.count = {"observations": 0, "bytes": 0, "ciphertext": 0, "violations": 0, "clear": 0, "unknown": 0, "unserved": 0, "torn": 0}
         self.sources = {}
         self.shown = []
 
@@ -103,12 +105,24 @@ class Accountant:
         if disk is not None:
             self.served(source, key, disk, offset, data)
 
+    def lost_power(self, header, offset, data):
+        """After a power loss these bytes stand behind this header."""
+        if header.kind != tape.ENCRYPTED:
+            return
+        torn = self.torn.setdefault((header.epoch, header.tli, header.generation, header.pageaddr // PAGE), {})
+        for at in range(0, len(data) - 7, 8):
+            torn.setdefault((offset + at) // 8, set()).add(bytes(data[at:at + 8]))
+
     def compare(self, source, key, page, offset, data):
         known = memoryview(page).cast("Q")
         base = offset // 8
+        torn = self.torn.get(key, {})
         for i, new in enumerate(memoryview(bytes(data)).cast("Q")):
             old = known[base + i]
             if new == old or new == 0:
+                continue
+            if base + i in torn and new.to_bytes(8, sys.byteorder) in torn[base + i]:
+                self.count["torn"] += 1
                 continue
             if old == 0:
                 known[base + i] = new
@@ -151,11 +165,12 @@ class Accountant:
 
     def served(self, source, key, disk, offset, data):
         page = self.on_disk.get(disk, {}).get(key, bytes(PAGE))
+        torn = self.torn.get(key, {})
         if page[offset:offset + len(data)] == data:
             return
         for at in range(0, len(data), 8):
-            piece = data[at:at + 8]
-            if any(piece) and not any(page[offset + at:offset + at + 8]):
+            piece = bytes(data[at:at + 8])
+            if any(piece) and not any(page[offset + at:offset + at + 8]) and piece not in torn.get((offset + at) // 8, ()):
                 self.count["unserved"] += 1
                 self.show("ciphertext on the wire that no write to the disk carried", source=source, generation=f"{key[2]:08X}",
                           lsn=f"{key[3] * PAGE + offset + at:X}")
@@ -188,10 +203,16 @@ def main():
         return 2
     served = dict(pair.split("=", 1) for pair in args.served)
     accountant = Accountant(keystream, args.clear_is_ciphertext)
+    for path in tapes:
+        for kind, header, offset, data in tape.read(path):
+            if kind == tape.TORN:
+                accountant.lost_power(header, offset, data)
     # disks first: a wire is compared with all that its disk was given
     for path in sorted(tapes, key=lambda p: (tape.source_of(p).split(":")[0] != "disk", p)):
         source = tape.source_of(path)
         for kind, header, offset, data in tape.read(path):
+            if kind == tape.TORN:
+                continue
             if source in served.values():
                 accountant.remember(source, kind, header, offset, data)
             accountant.take(source, kind, header, offset, data, served.get(source))

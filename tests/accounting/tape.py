@@ -1,15 +1,16 @@
 """tape: what an observer saw, in a file: bytes of WAL pages, each with the page header that names its keystream.
 
 One record: length of the rest (u32), kind (u8), offset in the page (u16), the page header's 24 bytes, the bytes.
-Kinds: ENCRYPTED (the header carries the flag), CLEAR (a valid header without it), UNKNOWN (no valid header: history files' text,
-recycled leftovers). A tape's name is <source>.<serial>.tape; a source is a node's disk ("disk:blue") or a wire ("wire:red").
+Kinds: ENCRYPTED (the header carries the flag), CLEAR (a valid header without it), UNKNOWN (no valid header), and TORN: bytes that a
+power loss put behind a header they were not written under (an old sector of a recycled file, say). They are no keystream
+of that page, but a server sends them as they stand when they lie in a record that recovery gave up. A tape's name is <source>.<serial>.tape; a source is a node's disk ("disk:blue") or a wire ("wire:red").
 """
 import os
 import struct
 
 PAGE = 8192
 HEADER = 24
-ENCRYPTED, CLEAR, UNKNOWN = 1, 2, 3
+ENCRYPTED, CLEAR, UNKNOWN, TORN = 1, 2, 3, 4
 INFO_ENCRYPTED = 0x8000
 INFO_LONG = 0x0002
 _HEAD = struct.Struct("<IBH24s")
@@ -54,12 +55,12 @@ class Writer:
             except FileExistsError:
                 serial += 1
 
-    def put(self, header, offset, data):
+    def put(self, header, offset, data, kind=None):
         """The bytes at offset of a page; header is the one in force for them. Zero bytes say nothing and are left out."""
         if data.count(0) == len(data):
             return
         header = bytes(header)
-        self.file.write(_HEAD.pack(27 + len(data), Header(header).kind, offset, header))
+        self.file.write(_HEAD.pack(27 + len(data), kind or Header(header).kind, offset, header))
         self.file.write(data)
 
     def close(self):

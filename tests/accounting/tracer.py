@@ -41,7 +41,8 @@ class Trouble(Exception):
 
 
 class Image:
-    """A file: its bytes now, and by sector what a power loss may leave: [(when, bytes)], the durable ones first."""
+    """A file: its bytes now, and by sector what a power loss may leave, each with the page header that it was written
+    under: [(when, bytes, header)], the durable ones first."""
 
     def __init__(self, data=b""):
         self.data = bytearray(data)
@@ -51,20 +52,24 @@ class Image:
         old = bytes(self.data[sector * SECTOR:(sector + 1) * SECTOR])
         return old + bytes(SECTOR - len(old))
 
+    def header(self, sector):
+        page = sector * SECTOR // PAGE * PAGE
+        return bytes(self.data[page:page + tape.HEADER]).ljust(tape.HEADER, b"\0")
+
     def write(self, offset, data, when):
         end = offset + len(data)
         first, last = offset // SECTOR, (end + SECTOR - 1) // SECTOR
-        before = {s: self.durable_sector(s) for s in range(first, last)}
+        before = {s: (self.durable_sector(s), self.header(s)) for s in range(first, last)}
         if len(self.data) < end:
             self.data.extend(bytes(end - len(self.data)))
         self.data[offset:end] = data
-        for sector, old in before.items():
+        for sector, (old, header) in before.items():
             now = self.durable_sector(sector)
             if sector in self.dirty:
                 if self.dirty[sector][-1][1] != now:
-                    self.dirty[sector].append((when, now))
+                    self.dirty[sector].append((when, now, self.header(sector)))
             elif old != now:
-                self.dirty[sector] = [(-1, old), (when, now)]
+                self.dirty[sector] = [(-1, old, header), (when, now, self.header(sector))]
 
     def resize(self, size):
         if size < len(self.data):
@@ -80,7 +85,7 @@ class Image:
             kept = [v for v in self.dirty[sector] if v[0] > when]
             if kept:
                 base = [v for v in self.dirty[sector] if v[0] <= when][-1]
-                self.dirty[sector] = [(-1, base[1])] + kept
+                self.dirty[sector] = [(-1, *base[1:])] + kept
             else:
                 del self.dirty[sector]
 
@@ -139,6 +144,8 @@ class Tracer:
 
     def call(self, pid, name, args, result):
         """One system call, complete or (result None) seen only at its start."""
+        if name == "???":
+            return
         handler = getattr(self, "do_" + name, None)
         if handler is None:
             raise Trouble(f"the tracer does not know {name}({args[:200]}")
@@ -422,7 +429,7 @@ class Tracer:
 
     # the trace
 
-    LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*)|(\+\+\+|---).*)\n?$", re.S)
+    LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+|\?\?\?)\((.*)|(\+\+\+|---).*)\n?$", re.S)
     # another process went first, or this one was killed inside the call
     CUT = re.compile(r" ?<(unfinished|detached) \.\.\.>\s*$")
     RESULT = re.compile(r"\)\s+= (-?\d+|\?)(?:<[^>]*>(?:\(deleted\))?)?(?: .*)?$", re.S)
@@ -470,6 +477,7 @@ class Tracer:
     def ended(self, pid):
         if pid in self.pending:
             name, rest = self.pending.pop(pid)
+            # "???(": killed before strace could see what it was about to call
             if name.startswith(("pwrite", "write")):
                 self.call(pid, name, rest.rstrip(" )"), None)
             elif name.startswith(("rename", "link", "unlink", "ftruncate", "open", "creat")):
@@ -534,9 +542,9 @@ class Tracer:
                 continue
             torn["sectors"] += len(image.dirty)
             whole = {}
-            changed = 0
+            changed = []
             for sector in sorted(image.dirty):
-                versions = [v[1] for v in image.dirty[sector]]
+                versions = image.dirty[sector]
                 if mode == "none":
                     pick = versions[0]
                 elif mode == "page":  # whole 4 KiB blocks of the device
@@ -550,14 +558,18 @@ class Tracer:
                 else:  # "random": each sector on its own, any state it was in
                     pick = rng.choice(versions)
                 if pick != versions[-1]:
-                    changed += 1
+                    changed.append((sector, pick[2]))
                     start = sector * SECTOR
                     size = min(SECTOR, len(image.data) - start)
-                    image.data[start:start + size] = pick[:size]
+                    image.data[start:start + size] = pick[1][:size]
             if changed:
-                torn["changed"] += changed
+                torn["changed"] += len(changed)
                 with open(path, "r+b") as f:
                     f.write(image.data)
+                for sector, written_under in changed if WAL_NAME.fullmatch(os.path.basename(path)) else ():
+                    if written_under != image.header(sector):
+                        start = sector * SECTOR
+                        self.writer.put(image.header(sector), start % PAGE, image.data[start:start + SECTOR], tape.TORN)
         # names of other files than WAL's (the journal): those changed since the directory's fsync may be as before
         for path, states in sorted(self.history.items()):
             if WAL_NAME.fullmatch(os.path.basename(path)) or os.path.dirname(path) != self.wal:
