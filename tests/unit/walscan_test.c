@@ -172,7 +172,7 @@ odd(void)
 	walmake_fill(&w, 8192 - 500);
 	before = w.records;
 	walmake_torn(&w, 20000, 8192 - w.len % 8192 + 100);
-	at = walmake_record(&w, 0, 0xD0, "12345678", 16);
+	at = walmake_record(&w, 0, 0xD0, "0123456789abcdef", 16);
 	walmake_fill(&w, 40000);
 	snprintf(want, sizeof(want), "0  records %d last %" PRIX64 " end %" PRIX64 "\n", w.records, w.last,
 	         walmake_lsn(&w));
