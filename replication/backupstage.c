@@ -79,7 +79,7 @@ note(struct backupstage *b, enum spool_kind kind, struct err *err)
 
 	if (b->conf.spool == NULL)
 		return 0;
-	snprintf(e.path, sizeof(e.path), "%s%s", b->prefix, plain_name(b->member.name));
+	snprintf(e.path, sizeof(e.path), "%s%s", b->prefix, b->member.name);
 	if (b->digest != NULL) {
 		if ((len = digest_final(b->digest, e.checksum, err)) < 0)
 			return -1;
