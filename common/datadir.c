@@ -123,7 +123,7 @@ datadir_major_version(const char *dir, int *major, struct err *err)
 			err_set(err, ERR_REFUSED, "\"%s\" is not a data directory: it has no PG_VERSION", dir);
 		return -1;
 	}
-	*major = atoi((char *)data);
+	*major = (int)strtol((char *)data, NULL, 10);
 	free(data);
 	return *major > 0 ? 0 : err_set(err, ERR_DAMAGED, "\"%s\" holds no version", path);
 }

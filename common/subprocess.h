@@ -20,8 +20,8 @@ struct subprocess {
 	char *const *envp;       /* NULL: ours */
 	const char *folder;      /* where it runs; NULL: here */
 	int timeout_ms;          /* 0: none. At the deadline it is killed, with its whole process group if it has its own */
-	bool own_group;          /* it gets a process group of its own: not for what may use the terminal */
-	bool share_stdin;        /* it shares our stdin; otherwise it gets /dev/null */
+	bool own_group;          /* a process group of its own: not for what may use the terminal */
+	bool share_stdin;        /* it shares our stdin; otherwise its is /dev/null */
 	char *out;               /* NULL: it shares our stdout; else NUL-terminated output goes here ... */
 	size_t out_size;         /* ... more than out_size - 1 bytes of it is an error */
 	bool share_stderr;       /* it shares our stderr; otherwise the last bytes of it are kept in err_text */

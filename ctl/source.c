@@ -82,7 +82,7 @@ source_find(struct source *s, const char *config, const char *kek, const char *d
 	const char *terminal = getenv("WALCRYPT_TTY");
 
 	memset(s, 0, sizeof(*s));
-	s->conf.terminal_fd = terminal != NULL && *terminal != '\0' ? atoi(terminal) : -1;
+	s->conf.terminal_fd = terminal != NULL && *terminal != '\0' ? (int)strtol(terminal, NULL, 10) : -1;
 	if (kek == NULL && (kek = getenv("WALCRYPT_KEK")) != NULL && *kek == '\0')
 		kek = NULL;
 	if (kek != NULL && strchr(kek, ':') != NULL) {

@@ -51,7 +51,7 @@ struct wal_facts {
 	uint32_t tli, segment_size;
 	uint64_t system_identifier;
 	uint64_t start, end; /* LSN of the first page and behind the last one that belong here; equal: none */
-	uint64_t encrypted, clear, empty, recycled, invalid;
+	uint64_t encrypted, clear, empty, recycled, recycled_clear, invalid;
 	struct numbers epochs, generations;
 };
 
@@ -85,6 +85,7 @@ page_note(struct wal_facts *facts, const uint8_t *page, uint64_t offset, uint64_
 	/* what a recycled file still holds from its earlier life */
 	if (h.pageaddr != start + offset) {
 		facts->recycled++;
+		facts->recycled_clear += kind == WAL_PAGE_CLEAR;
 		return;
 	}
 	if (h.len == WAL_LONG_HEADER_LEN && facts->system_identifier == 0) {
@@ -130,6 +131,7 @@ facts_word(const struct wal_facts *f)
 	return f->encrypted > 0 && f->clear > 0 ? "partly encrypted"
 	       : f->encrypted > 0               ? "encrypted"
 	       : f->clear > 0                   ? "clear"
+	       : f->recycled > 0                ? "unused"
 	                                        : "empty";
 }
 
@@ -166,7 +168,9 @@ facts_print(const char *path, const struct wal_facts *f)
 	if (f->empty > 0)
 		printf(", %" PRIu64 " empty", f->empty);
 	if (f->recycled > 0)
-		printf(", %" PRIu64 " of a file recycled", f->recycled);
+		printf(", %" PRIu64 " left over from a recycled file", f->recycled);
+	if (f->recycled_clear > 0)
+		printf(" (%" PRIu64 " of them clear)", f->recycled_clear);
 	if (f->invalid > 0)
 		printf(", %" PRIu64 " without a valid header", f->invalid);
 	printf("\n");
@@ -190,10 +194,11 @@ facts_json(const char *path, const struct wal_facts *f)
 	lsn_format(start, f->start);
 	lsn_format(end, f->end);
 	snprintf(identifier, sizeof(identifier), "%" PRIu64, f->system_identifier);
-	return json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:b}", "file", path, "state",
-	                 facts_word(f), "timeline", (json_int_t)f->tli, "start", start, "end", end, "system_identifier",
-	                 identifier, "encrypted_pages", (json_int_t)f->encrypted, "clear_pages", (json_int_t)f->clear,
-	                 "empty_pages", (json_int_t)f->empty, "recycled_pages", (json_int_t)f->recycled, "invalid_pages",
+	return json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:b}", "file", path,
+	                 "state", facts_word(f), "timeline", (json_int_t)f->tli, "start", start, "end", end,
+	                 "system_identifier", identifier, "encrypted_pages", (json_int_t)f->encrypted, "clear_pages",
+	                 (json_int_t)f->clear, "empty_pages", (json_int_t)f->empty, "recycled_pages",
+	                 (json_int_t)f->recycled, "recycled_clear_pages", (json_int_t)f->recycled_clear, "invalid_pages",
 	                 (json_int_t)f->invalid, "epochs", numbers_json(&f->epochs, "%u"), "generations",
 	                 numbers_json(&f->generations, "%08x"), "more_generations", f->generations.more);
 }

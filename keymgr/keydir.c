@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -14,6 +13,7 @@
 
 #include "common/durable.h"
 #include "keymgr/keydir_set.h"
+#include "walcrypt/secmem.h"
 
 #define LOCK_PATIENCE_MS 10000
 
@@ -169,7 +169,7 @@ keydir_load_files(const char *path, struct keydir_files *files, struct err *err)
 static bool
 same_key(const struct data_key *a, const struct data_key *b)
 {
-	return a->len == b->len && CRYPTO_memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
+	return a->len == b->len && secmem_equal(a->bytes, b->bytes, sizeof(a->bytes));
 }
 
 static bool

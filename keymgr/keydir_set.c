@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +66,7 @@ file_load(const char *folder, const char *name, struct keydir_files *files, stru
 	files->file = grown;
 	f = &grown[files->n];
 	memset(f, 0, sizeof(*f));
-	strcpy(f->name, name); /* its length was looked at above */
+	memcpy(f->name, name, strlen(name)); /* its length was looked at above */
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
 	if ((f->data = durable_read(path, KEYDIR_MAX_FILE_LEN, &f->len, err)) == NULL)
 		return -1;
@@ -348,7 +347,7 @@ keydir_set_open(const char *folder, const struct keydir_files *files, const stru
 	if (keydir_set_info(folder, files, &info, err) != 0 || info_parse(folder, files, &info, stored, err) != 0 ||
 	    mac_compute(&info, files, kek, computed, err) != 0)
 		return NULL;
-	if (strlen(stored) != sizeof(stored) - 1 || CRYPTO_memcmp(stored, computed, sizeof(stored)) != 0) {
+	if (strlen(stored) != sizeof(stored) - 1 || !secmem_equal(stored, computed, sizeof(stored))) {
 		diagnose(folder, &info, files, kek, err);
 		return NULL;
 	}

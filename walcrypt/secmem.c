@@ -256,6 +256,12 @@ secmem_wipe(void *p, size_t len)
 	explicit_bzero(p, len);
 }
 
+bool
+secmem_equal(const void *a, const void *b, size_t len)
+{
+	return CRYPTO_memcmp(a, b, len) == 0;
+}
+
 /* libcrypto's allocator. What lies in the arena stays there when it grows, whoever asks. */
 static void *
 hook_malloc(size_t len, const char *file, int line)

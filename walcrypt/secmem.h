@@ -9,6 +9,7 @@
 #ifndef WALCRYPT_SECMEM_H
 #define WALCRYPT_SECMEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/err.h"
@@ -31,5 +32,7 @@ void secmem_leave(void);
 size_t secmem_used(void);
 /* Wipe len bytes in a way that the compiler keeps. */
 void secmem_wipe(void *p, size_t len);
+/* Are len bytes the same? In a time that does not tell where they differ: for keys and authentication codes. */
+bool secmem_equal(const void *a, const void *b, size_t len);
 
 #endif
