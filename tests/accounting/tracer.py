@@ -13,6 +13,7 @@ fail. Then, when DIR/../tear.<source> exists (the test writes a seed and a mode 
 the last fsync become one of what they may be. One line of JSON per run goes to the events file.
 """
 import argparse
+import collections
 import json
 import os
 import random
@@ -102,8 +103,8 @@ class Tracer:
         self.unseen = set() # files that got a write whose bytes could not be read
         self.pending = {}   # pid -> text of a call whose end has not been seen
         self.inflight = {}  # pid -> function that applies a write whose end has not been seen
+        self.last = collections.deque(maxlen=40)
         self.clock = 0
-        self.run_id = None
         self.counts = dict.fromkeys(("writes", "bytes", "fsyncs", "recycled", "created", "removed", "journal", "history"), 0)
         self.scan()
 
@@ -437,6 +438,7 @@ class Tracer:
     def feed(self, lines):
         self.sync_started = {}
         for line in lines:
+            self.last.append(line[:60] + " ... " + line[-60:])
             match = self.LINE.match(line)
             if not match:
                 if line.strip() and not line.startswith("strace:"):
@@ -529,9 +531,12 @@ class Tracer:
                 if self.stock and theirs is not None and ours is not None and len(theirs) == len(ours):
                     self.files[path].data[:] = theirs
                     continue
-                where = "missing" if theirs is None or ours is None else next(
-                    (i for i in range(min(len(ours), len(theirs))) if ours[i] != theirs[i]), "size")
-                raise Trouble(f"{path} holds what the trace does not tell (byte {where})")
+                if theirs is None or ours is None or len(theirs) != len(ours):
+                    raise Trouble(f"{path} has {theirs and len(theirs)} bytes, the trace tells of {ours and len(ours)}")
+                first, last = tape.changed_range(ours, theirs)
+                raise Trouble(f"{path} holds what the trace does not tell, bytes {first:#x} to {last:#x}: {theirs[first:first + 16].hex()}, "
+                              f"not {ours[first:first + 16].hex()}; header {theirs[first // PAGE * PAGE:][:24].hex()}, "
+                              f"not {ours[first // PAGE * PAGE:][:24].hex()}; the last calls: {self.last}")
 
     def tear(self, seed, mode):
         """A power loss: sectors written since the last fsync become one of what they may be."""
