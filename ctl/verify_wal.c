@@ -169,7 +169,8 @@ page_look(struct wal_job *job, const struct data_file *f, uint64_t segment, uint
 		job->v->counts.unused_wal_pages++;
 	if (job->run.scan == NULL || job->run.stopped)
 		return 0;
-	if (kind != WAL_PAGE_ENCRYPTED || h.pageaddr != expected || h.tli > f->is.tli) {
+	if (!walscan_after_switch(job->run.scan) &&
+	    (kind != WAL_PAGE_ENCRYPTED || h.pageaddr != expected || h.tli > f->is.tli)) {
 		run_stop(&job->run, f->path, "the next page is not there");
 		return 0;
 	}

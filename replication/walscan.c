@@ -129,8 +129,7 @@ take_header(struct walscan *w, struct err *err)
 	w->pos = page;
 	switch (wal_page_look(w->header, w->header_len, &h)) {
 	case WAL_PAGE_ZERO:
-		/* after an XLOG_SWITCH an archiver's tool may have blanked the rest of the segment */
-		w->ended = w->record != 0 || w->skip > 0 || w->skip_to <= w->pos;
+		w->ended = true;
 		rc = 0;
 		break;
 	case WAL_PAGE_INVALID:
@@ -332,6 +331,12 @@ eat_body(struct walscan *w, const uint8_t *data, size_t len, size_t *used, struc
 	return eat_record(w, data, len, used, err);
 }
 
+bool
+walscan_after_switch(const struct walscan *w)
+{
+	return w->record == 0 && w->skip == 0 && w->skip_to >= w->pos + WAL_PAGE_LEN;
+}
+
 int
 walscan_push(struct walscan *w, const uint8_t *data, size_t len, struct err *err)
 {
@@ -340,7 +345,8 @@ walscan_push(struct walscan *w, const uint8_t *data, size_t len, struct err *err
 
 		if (off == 0) {
 			w->header_got = 0;
-			w->header_len = WAL_HEADER_LEN;
+			/* the rest after a switch is zeros, or, when power was lost before they were written, what the file held */
+			w->header_len = walscan_after_switch(w) ? 0 : WAL_HEADER_LEN;
 		}
 		if (w->header_got < w->header_len) {
 			used = eat_header(w, data, room);

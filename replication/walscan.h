@@ -53,6 +53,8 @@ void walscan_free(struct walscan *w); /* NULL allowed */
  * itself so too.
  */
 int walscan_push(struct walscan *w, const uint8_t *data, size_t len, struct err *err);
+/* At a page's start: what comes up to the segment's end follows an XLOG_SWITCH and is skipped, whatever it is. */
+bool walscan_after_switch(const struct walscan *w);
 uint64_t walscan_position(const struct walscan *w); /* next byte expected */
 uint64_t walscan_end(const struct walscan *w);      /* end of the last whole record; 0 before the first */
 uint64_t walscan_last(const struct walscan *w);     /* start of the last whole record; 0 before the first */
