@@ -147,7 +147,7 @@ open_keys(const char *key_dir, const char *data_dir, struct err *err)
 	size_t len = 0;
 	int rc = -1;
 
-	if (secmem_init(ARENA_LEN, err) != 0 || secmem_hook_openssl(err) != 0)
+	if (secmem_init(ARENA_LEN, err) != 0 || secmem_hook_private_openssl(err) != 0)
 		return -1;
 	if (fetch(key_dir, data_dir, packed, &len, err) == 0 && (keys.set = keyset_unpack(packed, len, err)) != NULL &&
 	    (keys.page = page_cipher_new(keyset_relation(keys.set), err)) != NULL &&

@@ -3,8 +3,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-
 #include "walcrypt/digest.h"
 #include "walcrypt/secmem.h"
 
@@ -173,7 +171,7 @@ keyset_unpack(const uint8_t *data, size_t len, struct err *err)
 	}
 	if (sum(data, len - SUM_LEN, want, err) != 0)
 		return NULL;
-	if (CRYPTO_memcmp(want, data + len - SUM_LEN, SUM_LEN) != 0) {
+	if (!secmem_equal(want, data + len - SUM_LEN, SUM_LEN)) {
 		err_set(err, ERR_DAMAGED, "the packed keyset's checksum does not match");
 		return NULL;
 	}

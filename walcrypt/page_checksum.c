@@ -2,12 +2,12 @@
  * PostgreSQL's own page checksum, from its own header: the one place in the core that knows a server's struct.
  * PageHeaderData and the algorithm are the same in 15 to 18.
  */
-#include "postgres_fe.h"
+#include <postgres_fe.h>
 
 /* it defines a function of the server's name: hidden, so that it is neither seen by a server nor kept from being
  * inlined */
 #pragma GCC visibility push(hidden)
-#include "storage/checksum_impl.h"
+#include <storage/checksum_impl.h>
 #pragma GCC visibility pop
 
 #include "walcrypt/page.h"

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include <openssl/crypto.h>
+#include <openssl/err.h>
 
 /*
  * The arena is a row of chunks, each a header and its bytes, without gaps. First fit; neighbours are merged when freed.
@@ -32,6 +32,7 @@ static uint8_t *arena;
 static size_t arena_len;
 static size_t used;
 static _Thread_local unsigned depth;
+static _Thread_local bool thread_ready;
 
 static void
 lock_arena(void)
@@ -230,6 +231,14 @@ secmem_free(void *p)
 void
 secmem_enter(void)
 {
+	/*
+	 * A thread's first error makes libcrypto set up the thread's error queue, and the first of all 50 kB of error texts: not here,
+	 * they would fill a small arena and stay.
+	 */
+	if (!thread_ready) {
+		ERR_clear_error();
+		thread_ready = true;
+	}
 	depth++;
 }
 
@@ -312,5 +321,15 @@ secmem_hook_openssl(struct err *err)
 {
 	if (CRYPTO_set_mem_functions(hook_malloc, hook_realloc, hook_free) != 1)
 		return err_set(err, ERR_FAILED, "libcrypto was used before its memory could be protected");
+	return 0;
+}
+
+int
+secmem_hook_private_openssl(struct err *err)
+{
+	if (secmem_hook_openssl(err) != 0)
+		return -1;
+	if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1)
+		return err_set(err, ERR_FAILED, "could not set up libcrypto");
 	return 0;
 }

@@ -19,6 +19,11 @@
 int secmem_init(size_t len, struct err *err);
 /* Install the allocator into libcrypto; only works before libcrypto's first allocation (ERR_FAILED after that). */
 int secmem_hook_openssl(struct err *err);
+/*
+ * The same for a private libcrypto inside a foreign program: it also reads no openssl.cnf (which may name providers
+ * that are not there) and registers nothing to be run at exit (a server's own exit still reads and writes pages).
+ */
+int secmem_hook_private_openssl(struct err *err);
 /* In a child after fork: lock the arena again. */
 int secmem_relock(struct err *err);
 /* Zeroed, 16-byte aligned; NULL with err set when the arena is full or missing. */
@@ -30,6 +35,8 @@ void secmem_enter(void);
 void secmem_leave(void);
 /* Bytes handed out now: 0 at the end of a program that freed all its keys (tests look). */
 size_t secmem_used(void);
+/* Are the bytes equal? Takes the same time wherever they differ. */
+bool secmem_equal(const void *a, const void *b, size_t len);
 /* Wipe len bytes in a way that the compiler keeps. */
 void secmem_wipe(void *p, size_t len);
 /* Are len bytes the same? In a time that does not tell where they differ: for keys and authentication codes. */

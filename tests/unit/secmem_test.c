@@ -292,9 +292,11 @@ main(void)
 	(void)limited;
 #endif
 	is_int(in_child(late), 0, "the allocator comes too late once libcrypto has been used, and that is said");
-	ok(secmem_hook_openssl(&err) == 0, "libcrypto takes our allocator");
+	ok(secmem_hook_private_openssl(&err) == 0, "libcrypto takes our allocator");
 	ok(secmem_init(ARENA, &err) == 0, "an arena");
 	ok(secmem_init(ARENA * 2, &err) == 0, "again is nothing");
+	ok(secmem_equal("abcd", "abcd", 4) && secmem_equal("abcd", "abce", 3) && !secmem_equal("abcd", "abce", 4),
+	   "equal bytes");
 	allocator();
 	is_int(in_child(behind), 128 + SIGSEGV, "a guard page behind");
 	is_int(in_child(before), 128 + SIGSEGV, "a guard page before");

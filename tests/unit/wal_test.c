@@ -25,7 +25,7 @@ row(const struct vector *v)
 	uint32_t tli = (uint32_t)vector_number(v, 2), generation = (uint32_t)vector_number(v, 3);
 	uint16_t info = (uint16_t)vector_number(v, 5);
 	bool last = vector_number(v, 6) != 0;
-	struct wal_cipher *c;
+	struct wal_cipher *c = NULL;
 	struct wal_header h;
 	struct keyset *ks;
 	struct err err = {0};
