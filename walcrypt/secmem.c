@@ -232,8 +232,8 @@ void
 secmem_enter(void)
 {
 	/*
-	 * A thread's first error makes libcrypto set up the thread's error queue, and the first of all 50 kB of error texts: not here,
-	 * they would fill a small arena and stay.
+	 * A thread's first error makes libcrypto set up the thread's error queue, and the first of all 50 kB of error
+	 * texts: not here, they would fill a small arena and stay.
 	 */
 	if (!thread_ready) {
 		ERR_clear_error();
