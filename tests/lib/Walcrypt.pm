@@ -220,10 +220,9 @@ sub init_from_proxy
 	mkdir $self->archive_dir;
 	PostgreSQL::Test::Utils::system_or_bail('pg_basebackup', '-D', $self->data_dir, '-d', $proxy->connstr($name),
 		'--checkpoint=fast', '--no-sync', '-R', @slot, @{ $params{extra} // [] });
-	$self->append_conf('postgresql.conf', 'port = ' . $self->port . "\nunix_socket_directories = '" . $self->host . "'\n");
-	# -R writes the whole environment-derived conninfo; the application name is the node's
-	$self->append_conf('postgresql.auto.conf',
-		"primary_conninfo = '" . $proxy->connstr($name) . " application_name=" . $self->name . "'\n");
+	# in the file that pg_verifybackup ignores; -R has written a conninfo of its own, the application name is to be the node's
+	$self->append_conf('postgresql.auto.conf', 'port = ' . $self->port . "\nunix_socket_directories = '" . $self->host . "'\n"
+		. "primary_conninfo = '" . $proxy->connstr($name) . " application_name=" . $self->name . "'\n");
 	return $self->use_layer($proxy->kek_uri);
 }
 

@@ -11,5 +11,10 @@ BEGIN
 	$ENV{ASAN_OPTIONS} = 'detect_leaks=0:abort_on_error=1:verify_asan_link_order=0';
 }
 
+# loaded at compile time: their INIT blocks would come too late inside the do
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Walcrypt;
 use File::Basename;
 do './' . dirname($0) . '/001_main.pl' or die $@ || $!;

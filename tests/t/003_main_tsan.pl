@@ -24,7 +24,8 @@ mkdir $dir;
 my @running;
 for my $name (sort keys %nodes) {
 	mkdir "$dir/wal_$name";
-	push @running, IPC::Run::start([ 'pg_receivewal', '-D', "$dir/wal_$name", '-d', $proxy->connstr($name), '--no-loop' ], '<', \undef, '>&', \my $o1);
+	$red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('wal_$name', true)");
+	push @running, IPC::Run::start([ 'pg_receivewal', '-D', "$dir/wal_$name", '-d', $proxy->connstr($name), '--no-loop', '-S', "wal_$name" ], '<', \undef, '>&', \my $o1);
 	push @running, IPC::Run::start([ 'pg_basebackup', '-D', "$dir/bk_$name", '-d', $proxy->connstr($name), '--checkpoint=fast', '--no-sync' ],
 		'<', \undef, '>&', \my $o2);
 }
