@@ -1,0 +1,91 @@
+# walcrypt-ctl build and status against a running proxy; key init asking the primary.
+use strict;
+use warnings;
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Walcrypt;
+
+my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/build';
+mkdir $tmp, 0700;
+my $red = Walcrypt::Node->new('red');
+$red->init(allows_streaming => 1, extra => ['-k']);
+$red->start;
+$red->safe_psql('postgres', "CREATE TABLE t AS SELECT i, 'marker-build-77' AS v FROM generate_series(1, 1000) i; CHECKPOINT");
+my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, grey => { keyset => 'none' } });
+my @conf = ('--config', $proxy->conf);
+
+# the system identifier comes from the primary
+my $out = ctl(qw(key init blue), @conf);
+my $identifier = $red->safe_psql('postgres', 'SELECT system_identifier FROM pg_control_system()');
+like($out, qr/^System identifier $identifier;/m, 'key init asks the primary for its system identifier');
+
+# status and build without a proxy
+my ($rc, $o, $err) = ctl_output('status', @conf);
+is($rc, 4, 'status: no proxy runs');
+like($err, qr/could not reach the proxy/, '... is said');
+($rc, $o, $err) = ctl_output('status');
+is($rc, 2, 'status: nobody says where');
+($rc, $o, $err) = ctl_output('build', 'blue', '-D', "$tmp/none", @conf);
+is($rc, 1, 'build: no proxy runs');
+like($err, qr/pg_basebackup failed with exit status 1/, '... is said');
+
+$proxy->start;
+($rc, $o, $err) = ctl_output('build', 'pink', '-D', "$tmp/none", @conf);
+is($rc, 2, 'build: no such node');
+($rc, $o, $err) = ctl_output('build', 'grey', '-D', "$tmp/none", @conf);
+is($rc, 6, 'build: a node that is to be clear');
+($rc, $o, $err) = ctl_output('build', 'blue', '-D', "$tmp/none", @conf, '--kek', "file:$tmp/nokek", '--checkpoint=fast');
+is($rc, 4, 'build: a cluster key that is not there');
+ok(-d "$tmp/none/pg_cryptokeys", '... is found when the key directory is opened');
+
+# build
+my $blue = Walcrypt::Node->new('blue');
+mkdir $blue->backup_dir;
+mkdir $blue->archive_dir;
+($rc, $out, $err) = ctl_output('build', 'blue', '-D', $blue->data_dir, @conf, '--checkpoint=fast', '--no-sync', '-X', 'stream');
+is($rc, 0, 'build') or diag($err);
+like($out, qr/Standby "blue" is built, encrypted, AES256: .*walcrypt-ctl exec -D \S+ --config \S+ -- pg_ctl start/s, '... says what to do next');
+is(scalar files_containing('marker-build-77', $blue->data_dir), 0, '... and nothing of it is clear');
+cmp_ok(scalar files_containing('marker-build-77', $red->data_dir), '>', 0, '(the search finds it in the primary)');
+$blue->append_conf('postgresql.conf', 'port = ' . $blue->port . "\nunix_socket_directories = '" . $blue->host . "'\n");
+$blue->use_layer($proxy->kek_uri)->start;
+wait_for('streaming', sub { $red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'blue'") eq '1' });
+ok(1, 'it streams under its own name');
+$red->wait_for_catchup('blue');
+is($blue->safe_psql('postgres', 'SELECT count(*) FROM t'), '1000', '... and has the rows');
+
+# key show and verify by the data directory
+is((ctl('key', 'show', '-D', $blue->data_dir) =~ /^relation key +(\w+)/m)[0], (ctl('key', 'show', 'blue', @conf) =~ /^relation key +(\w+)/m)[0],
+	'its keys are those of the keystore');
+($rc, $out) = ctl_output('verify', '-D', $blue->data_dir, @conf);
+is($rc, 0, 'verify is clean') or diag($out);
+
+# status
+$out = ctl('status', @conf);
+like($out, qr/^status\n.*^nodes\n.*^sessions\n/ms, 'status shows three views');
+like($out, qr/blue/, '... and the standby in them');
+my $json = decode_json(ctl('status', '--json', @conf));
+is(join(' ', sort keys %$json), 'nodes sessions status', 'status as JSON');
+cmp_ok(scalar(grep { my $row = $_; grep { ($_ // '') eq 'blue' } values %$row } @{ $json->{sessions} }), '>=', 1, '... the standby has a session');
+$out = ctl('status', '--host', $proxy->host, '--port', $proxy->port, '--user', 'monitor', '--json');
+is(join(' ', sort keys %{ decode_json($out) }), 'nodes sessions status', 'status without a configuration');
+my ($watch, $werr) = ('', '');
+my $run = IPC::Run::start([ $Walcrypt::ctl, 'status', '--watch', '--interval', 1, @conf ], '<', \undef, '>', \$watch, '2>', \$werr);
+wait_for('the second look', sub { $run->pump_nb; (() = $watch =~ /^sessions$/mg) >= 2 });
+$run->signal('INT');
+$run->finish;
+ok(1, 'status --watch looks again');
+
+# tar format, and pg_basebackup's own idea of where the proxy is
+($rc, $out, $err) = ctl_output('build', 'blue', '-D', "$tmp/tar", '--kek', $proxy->kek_uri, '-h', $proxy->host, '-p', $proxy->port, '-Ft', '--checkpoint=fast', '--no-sync');
+is($rc, 0, 'build as tar files, without a configuration') or diag($err);
+ok(-f "$tmp/tar/base.tar", '... there they are');
+
+# the primary itself instead of the proxy: what comes is clear, and that is said
+($rc, $out, $err) = ctl_output('build', (getpwuid($<))[0], '-D', "$tmp/clear", '--kek', $proxy->kek_uri, '-h', $red->host, '-p', $red->port, '--checkpoint=fast', '--no-sync');
+is($rc, 6, 'build from a server that is no proxy');
+like($err, qr/is not encrypted.*HINT:  Was it really the proxy/s, '... is found');
+$blue->stop;
+done_testing();
