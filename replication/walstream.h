@@ -12,7 +12,8 @@
  * Checked in each page header: magic of PostgreSQL 15 to 18 (and always the same one), known flags, page address as the
  * position says, timeline not above the streamed one and not falling, padding zero; at a segment's start the long
  * header's system identifier, segment and page size. A page that arrives encrypted, or without a header, is refused by
- * name (ERR_REFUSED, ERR_DAMAGED).
+ * name (ERR_REFUSED, ERR_DAMAGED). A page that is zero from its first byte to its last follows a segment switch (the
+ * server zeroes the rest of the segment, headers too) and travels as it is.
  */
 #ifndef REPLICATION_WALSTREAM_H
 #define REPLICATION_WALSTREAM_H
