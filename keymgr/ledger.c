@@ -518,7 +518,8 @@ trace_look(struct ledger_trace *t, struct slot *now, struct err *err)
 	if ((s = line_slot(t->at)) != NULL)
 		*now = *s;
 	pthread_mutex_unlock(&t->ledger->mutex);
-	if (s != NULL && s->incarnation == t->place.incarnation)
+	/* another session may be writing the line by now: only the copy is looked at */
+	if (s != NULL && now->incarnation == t->place.incarnation)
 		return 0;
 	err_set(err, ERR_REFUSED, "this timeline's WAL is encrypted under a new incarnation by now");
 	return err_hint(err, "The client may connect again.");

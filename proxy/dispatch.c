@@ -281,6 +281,9 @@ dispatch_message(struct session *s, const struct message *m)
 {
 	struct err err = {0};
 
+	/* left over from a copy that an error ended: the client could not know yet (PostgresMain ignores them too) */
+	if (m->type == 'd' || m->type == 'c' || m->type == 'f')
+		return;
 	if (m->type != 'Q') {
 		err_set(&err, ERR_FAILED, "message type \"%c\" is not supported in a replication connection",
 		        m->type >= ' ' && m->type < 127 ? m->type : '?');
