@@ -447,6 +447,7 @@ sub finish
 		close $f;
 		unlink "$client->{path}.sql", "$client->{path}.acked";
 	}
+	$self->{clients} = [];
 	return;
 }
 

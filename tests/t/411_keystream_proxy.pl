@@ -22,6 +22,8 @@ mkdir "$dir/plain";
 my $green = Accounting::Server->new(Walcrypt::Node->new('green'), dir => "$dir/plain", env => {});
 $green->node->init(allows_streaming => 1, extra => [ '-k', '--wal-segsize=1' ]);
 $green->configure;
+# it must not remove what a proxy, a standby or an archive that is down has yet to fetch
+$green->node->append_conf('postgresql.conf', 'wal_keep_size = 256MB');
 $green->start;
 my $proxy = Walcrypt::Proxy->new(nodes => {
 		green => { conninfo => $green->node->connstr_for_proxy },
@@ -64,7 +66,7 @@ sub compare
 
 for my $round (1 .. $rounds) {
 	$receiver->start;
-	$load->start($green->node, 3, 150);
+	$load->start($green->node, 3, 60);
 	sleep(0.3 + rand(0.5));
 	my $mode = $modes[ int(rand(@modes)) ];
 	if ($round % 3 == 0) {
