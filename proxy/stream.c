@@ -272,7 +272,8 @@ chain_make(struct session *s, struct err *err)
 	                              .system_identifier = st->system_identifier,
 	                              .tli = st->line.tli,
 	                              .segment_size = upstream_facts(s->up)->segment_size,
-	                              .from = s->command.lsn};
+	                              .from = s->command.lsn,
+	                              .scan = true};
 	const struct keyset_epoch *epoch = keyset_wal_write(st->keyset, st->line.tli);
 
 	ledger_trace_free(st->trace);

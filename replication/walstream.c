@@ -11,10 +11,11 @@ struct walstream {
 	struct stage base;
 	struct walstream_conf conf;
 	struct wal_cipher *cipher;
-	uint64_t pos;        /* LSN of the next byte to come */
-	struct wal_header h; /* of the page that pos lies in, as far as it has come */
-	uint16_t magic;      /* of the pages so far; 0 before the first */
-	uint32_t last_tli;   /* in the header of the page before */
+	struct walscan *scan; /* NULL: not wanted */
+	uint64_t pos;         /* LSN of the next byte to come */
+	struct wal_header h;  /* of the page that pos lies in, as far as it has come */
+	uint16_t magic;       /* of the pages so far; 0 before the first */
+	uint32_t last_tli;    /* in the header of the page before */
 	/* The granule that is not whole yet: its first nheld bytes, clear; of these nsent went downstream with a message's
 	 * end. */
 	uint8_t held[WAL_GRANULE];
@@ -115,6 +116,21 @@ check_header(struct walstream *s, size_t off, const uint8_t *granule, struct err
 	}
 }
 
+static int
+scan(struct walstream *s, const uint8_t *data, size_t len, struct err *err)
+{
+	char lsn[LSN_TEXT_LEN];
+	int rc = s->scan == NULL ? 0 : walscan_push(s->scan, data, len, err);
+
+	if (rc == 0)
+		return 0;
+	if (rc < 0)
+		return err->class == ERR_DAMAGED ? err_context(err, "the upstream's stream is damaged") : -1;
+	lsn_format(lsn, walscan_end(s->scan));
+	err_set(err, ERR_DAMAGED, "the upstream's stream is damaged: WAL ends at %s, but more comes", lsn);
+	return err_sqlstate(err, "XX001");
+}
+
 /* Whole granules, in place; advances pos. */
 static int
 encrypt(struct walstream *s, uint8_t *data, size_t len, struct err *err)
@@ -127,6 +143,8 @@ encrypt(struct walstream *s, uint8_t *data, size_t len, struct err *err)
 		if (s->zero) {
 			if (memcmp(data, no_bytes, n) != 0)
 				return bad_page(s, err, ERR_DAMAGED, "has no page header");
+			if (scan(s, data, n, err) != 0)
+				return -1;
 			s->pos += n;
 			data += n;
 			len -= n;
@@ -135,7 +153,8 @@ encrypt(struct walstream *s, uint8_t *data, size_t len, struct err *err)
 		for (size_t at = off == 0 ? WAL_GRANULE : off; at < s->h.len && at < off + n; at += WAL_GRANULE)
 			if (check_header(s, at, data + (at - off), err) != 0)
 				return -1;
-		if (wal_range_encrypt(s->cipher, &s->h, s->conf.generation, false, off, data, n, err) != 0)
+		if (scan(s, data, n, err) != 0 ||
+		    wal_range_encrypt(s->cipher, &s->h, s->conf.generation, false, off, data, n, err) != 0)
 			return -1;
 		s->pos += n;
 		data += n;
@@ -283,6 +302,7 @@ walstream_free(struct stage *stage)
 	struct walstream *s = (struct walstream *)stage;
 
 	wal_cipher_free(s->cipher);
+	walscan_free(s->scan);
 	stage_free(s->base.next);
 	free(s);
 }
@@ -292,6 +312,7 @@ static const struct stage_ops walstream_ops = {walstream_push, walstream_finish,
 struct stage *
 walstream_new(const struct walstream_conf *conf, struct stage *next, struct err *err)
 {
+	struct walscan_conf scan_conf = {conf->segment_size, conf->hooks.on_event, conf->hooks.arg};
 	struct walstream *s;
 
 	/* source: xlog_internal.h, IsValidWalSegSize */
@@ -307,8 +328,9 @@ walstream_new(const struct walstream_conf *conf, struct stage *next, struct err 
 	s->base.ops = &walstream_ops;
 	s->conf = *conf;
 	s->pos = walstream_begin(conf->from, conf->segment_size);
-	if ((s->cipher = wal_cipher_new(conf->keyset, err)) == NULL) {
-		free(s);
+	if ((s->cipher = wal_cipher_new(conf->keyset, err)) == NULL ||
+	    (conf->scan && (s->scan = walscan_new(&scan_conf, s->pos, err)) == NULL)) {
+		walstream_free(&s->base);
 		return NULL;
 	}
 	s->base.next = next;

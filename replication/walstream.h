@@ -18,7 +18,10 @@
 #ifndef REPLICATION_WALSTREAM_H
 #define REPLICATION_WALSTREAM_H
 
+#include <stdbool.h>
+
 #include "replication/stage.h"
+#include "replication/walscan.h"
 #include "walcrypt/keyset.h"
 
 struct walstream_hooks {
@@ -28,6 +31,8 @@ struct walstream_hooks {
 	 * before `from` included (the ledger's digest covers the segment). May stop the stream by -1. NULL: not wanted.
 	 */
 	int (*on_plain)(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err);
+	/* Of the record scanner, when it runs. NULL: not wanted. */
+	int (*on_event)(void *arg, const struct walscan_event *event, struct err *err);
 };
 
 struct walstream_conf {
@@ -37,6 +42,7 @@ struct walstream_conf {
 	uint32_t generation; /* wal_proxy_generation() of that timeline */
 	uint32_t segment_size;
 	uint64_t from; /* first LSN that goes downstream */
+	bool scan; /* check each record as it passes, its CRC32C at its end; a damaged one stops the stream, by its LSN */
 	struct walstream_hooks hooks;
 };
 

@@ -15,6 +15,7 @@
 #define START (UINT64_C(5) * WALMAKE_SEGMENT)
 
 static struct keyset *keys;
+static int commits;
 
 struct run {
 	struct stage *s;
@@ -269,6 +270,63 @@ after_switch(void)
 	walmake_free(&w);
 }
 
+static int
+count_commits(void *arg, const struct walscan_event *e, struct err *err)
+{
+	(void)arg;
+	(void)err;
+	commits += e->kind == WALSCAN_COMMIT;
+	return 0;
+}
+
+/* With the scanner on: a damaged record stops the stream, and nothing of its page's rest goes out. */
+static void
+scanned(void)
+{
+	static const size_t none[] = {0};
+	struct walstream_conf conf = conf_from(START);
+	struct buffer got, marks;
+	struct walmake w;
+	struct err err;
+	uint64_t at;
+	bool all = true;
+
+	conf.scan = true;
+	conf.hooks.on_event = count_commits;
+	walmake_init(&w, START, 3 << 20);
+	walmake_fill(&w, 20000);
+	walmake_record(&w, 1, 0, "12345678", 8);
+	at = walmake_record(&w, 10, 0, "some bytes", 10);
+	walmake_fill(&w, 30000);
+	walmake_switch(&w, 0);
+	walmake_fill(&w, WALMAKE_SEGMENT + 10000);
+	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		if (*how == 1 || *how == 7)
+			continue;
+		commits = 0;
+		all &= stream(&w, conf, none, *how, &got, &marks, &err) == 0 && commits == 1;
+		if (!all)
+			break;
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+	ok(all, "records are followed, in every split");
+	w.data[at - START + 30] ^= 1;
+	for (int how = 0; how < 14; how += 13) {
+		char want[100], lsn[LSN_TEXT_LEN];
+
+		lsn_format(lsn, at);
+		snprintf(want, sizeof(want), "damaged: WAL record at %s has an incorrect checksum", lsn);
+		is_int(stream(&w, conf, none, how, &got, &marks, &err), -1, "refused: a damaged record");
+		is_err(&err, ERR_DAMAGED, want, "... saying which");
+	}
+	w.data[at - START + 30] ^= 1;
+	memset(w.data + (at - START), 0, 4);
+	is_int(stream(&w, conf, none, 0, &got, &marks, &err), -1, "refused: an end of WAL with more behind");
+	is_err(&err, ERR_DAMAGED, "but more comes", "... saying so");
+	walmake_free(&w);
+}
+
 /* The page that holds a timeline switch keeps the old timeline in its header, and comes again under the new one (P3).
  */
 static void
@@ -406,11 +464,13 @@ static int
 starve(void *arg)
 {
 	static const size_t ends[] = {1000, 8192, 0};
+	struct walstream_conf conf = conf_from(START);
 	const struct walmake *w = arg;
 	struct buffer got, marks;
 	struct err err;
 
-	if (stream(w, conf_from(START), ends, -2, &got, &marks, &err) != 0)
+	conf.scan = true;
+	if (stream(w, conf, ends, -2, &got, &marks, &err) != 0)
 		return err.text[0] != '\0' ? -1 : 1;
 	buffer_free(&got);
 	buffer_free(&marks);
@@ -427,6 +487,7 @@ main(void)
 	splits();
 	holds_little();
 	after_switch();
+	scanned();
 	timelines();
 	refusals();
 	real();
