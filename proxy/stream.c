@@ -322,7 +322,7 @@ renew(struct session *s, const char *why)
 	char lsn[LSN_TEXT_LEN];
 
 	lsn_format(lsn, st->place.position);
-	log_warning("timeline %" PRIu32 " of cluster %" PRIu64 " gets a new incarnation: %s (sent up to %s before)",
+	log_warning("timeline %" PRIu32 " of cluster %" PRIu64 " begins a new incarnation: %s (sent up to %s before)",
 	            st->line.tli, st->line.system_identifier, why, lsn);
 	if (ledger_renew(s->proxy->ledger, &st->line, st->place.incarnation, &st->place, &err) != 0)
 		session_drop(s, &err);
@@ -408,7 +408,7 @@ check(struct session *s)
 		return;
 	}
 	if (why != NULL)
-		log_info("timeline %" PRIu32 " of cluster %" PRIu64 " gets a new incarnation: %s", st->line.tli,
+		log_info("timeline %" PRIu32 " of cluster %" PRIu64 " begins a new incarnation: %s", st->line.tli,
 		         st->line.system_identifier, why);
 	if (st->place.position == 0) {
 		start(s);

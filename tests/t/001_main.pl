@@ -32,7 +32,7 @@ $proxy->start;
 
 my $blue = Walcrypt::Node->new('blue');
 $blue->init_from_proxy($proxy, 'blue');
-command_ok([ 'pg_verifybackup', '-n', $blue->data_dir ], 'stock pg_verifybackup passes on the ciphertext');
+command_ok([ 'pg_verifybackup', '-n', '-i', 'postgresql.conf', $blue->data_dir ], 'stock pg_verifybackup passes on the ciphertext');
 ok(-f $blue->data_dir . "/pg_cryptokeys/live/$_", "the standby has its $_") for qw(relation.wkey wal.wkey keyset.json);
 
 $blue->start;
