@@ -85,6 +85,7 @@ max_prepared_transactions = 50
 max_wal_senders = 10
 hot_standby = on
 restart_after_crash = on
+recovery_init_sync_method = syncfs
 log_min_messages = warning
 log_statement = none
 log_connections = off
@@ -96,15 +97,15 @@ CONF
 	return;
 }
 
-sub start
+# Begin a run of the server under the tracer. settings: more for this run's command line.
+sub launch
 {
-	my ($self) = @_;
+	my ($self, @settings) = @_;
 	my $node = $self->{node};
 	my %env = %{ $self->{env} // {} };
 	my @command = ('python3', "$Accounting::tools/tracer.py", '--data', $node->data_dir, '--source', $self->{source},
 		'--tapes', "$self->{dir}/tapes", '--events', "$self->{dir}/events", '--log', $node->logfile, '--sync-delay', $self->{sync_delay} // 4000,
-		(keys %env ? () : '--stock'), (map { ('--env', "$_=$env{$_}") } sort keys %env), '--', $self->{postgres} // 'postgres', '-D', $node->data_dir);
-	my $offset = -s $node->logfile // 0;
+		(keys %env ? () : '--stock'), (map { ('--env', "$_=$env{$_}") } sort keys %env), '--', 'postgres', '-D', $node->data_dir);
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0) {
 		open(STDIN, '<', '/dev/null');
@@ -114,14 +115,22 @@ sub start
 	}
 	$self->{tracer} = $pid;
 	push @running, $self;
+	return;
+}
+
+sub start
+{
+	my ($self) = @_;
+	my $node = $self->{node};
+	my $offset = -s $node->logfile // 0;
+	$self->launch;
 	my $end = time() + $PostgreSQL::Test::Utils::timeout_default;
 	while (1) {
 		my ($out, $err) = ('', '');
 		IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SELECT 1' ], '<', \undef, '>', \$out, '2>', \$err);
 		last if $? == 0;
-		if (waitpid($pid, WNOHANG) == $pid) {
+		if (waitpid($self->{tracer}, WNOHANG) == $self->{tracer}) {
 			$self->{tracer} = undef;
-			return 0 if $self->{may_fail};
 			die $node->name . ' did not start: ' . tail($node->logfile, $offset);
 		}
 		die $node->name . ' is not ready in time: ' . tail($node->logfile, $offset) if time() > $end;
@@ -130,6 +139,17 @@ sub start
 	$self->postmaster;
 	$node->_update_pid(1);
 	return 1;
+}
+
+# Start it and kill it before it is ready, or soon after: in recovery, while the first page changes its generation. Returns the tracer's event.
+sub start_and_kill
+{
+	my ($self, $mode) = @_;
+	my $pidfile = $self->{node}->data_dir . '/postmaster.pid';
+	$self->launch;
+	Walcrypt::wait_for('postmaster.pid', sub { -s $pidfile });
+	sleep(rand(0.6));
+	return $self->kill9($mode);
 }
 
 sub tail
@@ -255,6 +275,15 @@ sub follow
 	$self->{node}->append_conf('postgresql.conf',
 		"primary_conninfo = '" . $relay->connstr . "$user application_name=" . $self->{node}->name . "'\n");
 	$self->{node}->set_standby_mode;
+	return;
+}
+
+# From its next start it streams from the primary itself.
+sub follow_directly
+{
+	my ($self, $primary) = @_;
+	$self->{node}->append_conf('postgresql.conf',
+		"primary_conninfo = 'host=" . $primary->host . ' port=' . $primary->port . ' application_name=' . $self->{node}->name . "'\n");
 	return;
 }
 

@@ -29,7 +29,7 @@ import tape  # noqa: E402
 SECTOR = 512
 PAGE = tape.PAGE
 CALLS = ("openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,rename,renameat,renameat2,link,linkat,"
-         "unlink,unlinkat,truncate,ftruncate,fallocate,copy_file_range,sendfile,io_submit,io_uring_enter")
+         "unlink,unlinkat,truncate,ftruncate,fallocate,copy_file_range,sendfile,io_submit,io_uring_enter,sync,syncfs")
 O_FLAGS_SYNC = re.compile(r"\bO_D?SYNC\b")
 WAL_NAME = re.compile(r"[0-9A-F]{24}(\.partial)?|xlogtemp\.\d+|RECOVERYXLOG|RECOVERYHISTORY|\d{8}\.history")
 
@@ -416,6 +416,14 @@ class Tracer:
             if self.inside(self.text(match.group(1)).decode("utf-8", "surrogateescape")):
                 raise Trouble(f"{what} on a file of pg_wal: not seen by this tracer")
 
+    def do_syncfs(self, pid, args, result):
+        when = self.sync_started.pop(pid, self.clock)
+        for image in self.files.values():
+            image.synced(when)
+        self.directory_synced(self.wal, when)
+
+    do_sync = do_syncfs
+
     def do_copy_file_range(self, pid, args, result):
         self.refuse("copy_file_range", args)
 
@@ -458,7 +466,7 @@ class Tracer:
                 if cut:
                     rest = rest[:len(rest) - len(rest[-40:]) + cut.start()]
                     self.pending[pid] = (name, rest)
-                    if name in ("fsync", "fdatasync"):
+                    if name in ("fsync", "fdatasync", "syncfs", "sync"):
                         self.sync_started[pid] = self.clock
                     continue
             cut = self.CUT.search(rest[-40:])
@@ -620,6 +628,8 @@ def main():
                   "-e", "trace=" + CALLS, "-o", fifo]
         if args.sync_delay:
             strace += ["-e", f"inject=fdatasync:delay_enter={args.sync_delay}"]
+            # the fsyncs of a start are many; the directory's alone are what a journal waits for
+            strace += ["-e", f"inject=fsync:delay_enter={args.sync_delay // 4}"]
         for setting in args.env:
             strace += ["-E", setting]
         log = open(args.log, "ab")

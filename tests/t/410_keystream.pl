@@ -50,7 +50,7 @@ sub attach
 }
 attach();
 
-my ($torn, $names, $promotions, $recycled, $standby_kills, $backend_kills, $restarts) = (0) x 7;
+my ($torn, $names, $promotions, $recycled, $standby_kills, $backend_kills, $early_kills, $restarts) = (0) x 8;
 my (@lost, @unequal);
 
 sub killed
@@ -92,6 +92,11 @@ for my $round (1 .. $rounds) {
 	} else {
 		killed($primary->kill9($mode));
 		$load->finish;
+		if ($round % 4 == 0) {
+			# and again, on the way up
+			killed($primary->start_and_kill('random'));
+			$early_kills++;
+		}
 		$primary->start;
 	}
 	$standby->start unless defined $standby->{tracer};
@@ -117,7 +122,7 @@ $relay->stop;
 
 my $kills = $server{red}{kills} + $server{blue}{kills};
 $recycled += $_->{recycled} for events("$dir/events");
-note("$kills kill -9s ($standby_kills of the standby, $backend_kills of one process), $restarts clean restarts, $torn sectors torn, $names names of journals put back, "
+note("$kills kill -9s ($standby_kills of the standby, $backend_kills of one process, $early_kills of a starting server), $restarts clean restarts, $torn sectors torn, $names names of journals put back, "
 		. scalar(keys %{ $load->{acknowledged} }) . " transactions acknowledged");
 is("@lost", '', 'no acknowledged transaction was lost');
 is("@unequal", '', 'the standby has what the primary has');

@@ -1,6 +1,7 @@
 # W1 on the plaintext road: stock primary -> proxy -> encrypted standby and pg_receivewal. The proxy, the standby and the primary are
 # killed -9 (torn sectors on both servers), the primary is put back twice to a snapshot of its files and goes on differently,
-# once still behind what was sent and once past it, the standby is promoted and killed again. Under one WAL key no keystream
+# once still behind what was sent and once past it, the standby follows the primary without the proxy for a while (its walreceiver
+# encrypts then), is promoted and killed again. Under one WAL key no keystream
 # may be used twice, on the standby's disk and on the wire. The control at the end rolls the proxy's ledger back as well: that must fail.
 use strict;
 use warnings;
@@ -19,7 +20,7 @@ seeded_random();
 my $dir = PostgreSQL::Test::Utils::tempdir();
 mkdir "$dir/plain";
 
-my $green = Accounting::Server->new(Walcrypt::Node->new('green'), dir => "$dir/plain", env => {});
+my $green = Accounting::Server->new(Walcrypt::Node->new('green'), dir => "$dir/plain", env => {}, sync_delay => 1000);
 $green->node->init(allows_streaming => 1, extra => [ '-k', '--wal-segsize=1' ]);
 $green->configure;
 # it must not remove what a proxy, a standby or an archive that is down has yet to fetch
@@ -91,6 +92,8 @@ for my $round (1 .. $rounds) {
 for my $format (qw(plain tar)) {
 	system_or_bail('pg_basebackup', '-D', "$dir/fetched.$format", '-F', $format, '-X', 'fetch', '-c', 'fast', '--no-sync', '-d', $relay->connstr('user=teal'));
 }
+my $fetched = () = $proxy->log =~ /base backup: .* [1-9][0-9]* WAL files encrypted/g;
+is($fetched, 2, 'base backups brought encrypted WAL files');
 compare('before the snapshot');
 
 # The primary is put back to a snapshot of its files and goes on differently.
@@ -115,7 +118,7 @@ sub work
 
 for my $where ('behind', 'past') {
 	snapshot('take');
-	work(2, $where eq 'behind' ? 150 : 40);
+	work(2, $where eq 'behind' ? 60 : 30);
 	compare("after the snapshot, $where");
 	my $sent = flushed();
 	$teal->stop;
@@ -124,14 +127,29 @@ for my $where ('behind', 'past') {
 	snapshot('put back');
 	work(1, 5);
 	if ($where eq 'past') {
-		work(2, 50) while $green->node->safe_psql('postgres', "SELECT pg_current_wal_flush_lsn() <= '$sent'") eq 't';
+		work(2, 30) while $green->node->safe_psql('postgres', "SELECT pg_current_wal_flush_lsn() <= '$sent'") eq 't';
 	}
 	attach($where eq 'behind' ? () : ('-X', 'none'));
-	work(2, 100);
+	work(2, 30);
 	$load->lost($green->node);    # what the snapshot took back is lost, and is said so by no one
 	compare("$where what was sent");
 	like($proxy->log($log), qr/WARNING: .*incarnation/, "the primary is found $where what was sent, and other than it was");
 }
+
+# Without the proxy the standby's walreceiver encrypts what arrives in clear.
+$teal->stop;
+$teal->follow_directly($green->node);
+$teal->start;
+for my $round (1 .. 3) {
+	$load->start($green->node, 2, 40);
+	sleep(0.3 + rand(0.5));
+	$torn += $teal->kill9('random')->{torn}{changed};
+	$teal->start;
+	$load->finish;
+	$kills{teal}++;
+}
+push @lost, map { "$_ without the proxy" } $load->lost($green->node);
+compare('without the proxy');
 
 # Promoted, the standby is an encrypted primary on a timeline of its own.
 $green->kill9('');
@@ -139,7 +157,7 @@ $receiver->stop;
 $teal->promote;
 for my $round (1 .. 4) {
 	push @lost, map { "$_ on the promoted standby" } $load->lost($teal->node);
-	$load->start($teal->node, 3, 150);
+	$load->start($teal->node, 3, 100);
 	sleep(0.3 + rand(0.5));
 	$torn += $teal->kill9('random')->{torn}{changed};
 	$load->finish;
@@ -161,8 +179,8 @@ is($report->{clear}, 0, 'no clear WAL');
 is($report->{unknown}, 0, 'nothing that it could not read');
 note("W6: $report->{w6_granules} granules, $report->{w6_bytes} bytes, of $report->{ciphertext} bytes of ciphertext");
 is_deeply($report->{timelines}, [ 1, 2 ], 'on two timelines');
-# three incarnations, two base backups with WAL, five runs of the promoted standby
-cmp_ok($report->{generations}, '>=', 10, "generations: $report->{generations}");
+# three incarnations, two base backups with WAL, segments that the walreceiver encrypted, five runs of the promoted standby
+cmp_ok($report->{generations}, '>=', 12, "generations: $report->{generations}");
 cmp_ok($report->{sources}{$_} // 0, '>', 1e5, "$_ was seen") for qw(disk:teal wire:proxy);
 
 # The control: with the ledger rolled back together with the primary, the proxy cannot know, and the accountant must see it.
