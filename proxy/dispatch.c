@@ -273,6 +273,16 @@ command(struct session *s)
 		return;
 	}
 	session_relay(s, sql);
+	/* stream.c may have to make it again */
+	if (cmd->kind == COMMAND_CREATE_SLOT && cmd->temporary) {
+		free(s->temporary_slot);
+		s->temporary_slot = sql;
+		return;
+	}
+	if (cmd->kind == COMMAND_DROP_SLOT) {
+		free(s->temporary_slot);
+		s->temporary_slot = NULL;
+	}
 	free(sql);
 }
 

@@ -40,7 +40,7 @@ struct stream {
 	struct ledger_line line;
 	struct ledger_place place;
 	struct ledger_trace *trace;
-	bool check_done, check_same;
+	bool check_done, check_same, check_failed;
 	struct walsink *sink;
 	struct stage *chain;
 	bool client_done, server_done;
@@ -331,11 +331,22 @@ renew(struct session *s, const char *why)
 }
 
 static void
+on_slot(struct session *s, const PGresult *res)
+{
+	(void)res; /* what is wrong with it the START_REPLICATION will say */
+	renew(s, "upstream does not have the WAL any more that was sent last");
+}
+
+static void
 check_over(struct session *s)
 {
 	struct stream *st = s->stream;
 
-	if (!st->check_done)
+	/* an error takes the connection's temporary slots away (WalSndErrorCleanup): the client's too, which saw no error
+	 */
+	if (!st->check_done && st->check_failed && s->temporary_slot != NULL)
+		session_ask(s, s->temporary_slot, on_slot);
+	else if (!st->check_done)
 		renew(s, "upstream does not have the WAL any more that was sent last");
 	else if (!st->check_same)
 		renew(s, "upstream's WAL differs from what was sent before: it has been rolled back");
@@ -348,6 +359,8 @@ check_result(struct session *s, PGresult *res)
 {
 	struct err err = {0};
 
+	if (res != NULL && PQresultStatus(res) == PGRES_FATAL_ERROR)
+		s->stream->check_failed = true;
 	if (res == NULL)
 		check_over(s);
 	else if (encode_is_own_error(res)) {
