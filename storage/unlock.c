@@ -185,6 +185,18 @@ env_drop(const char *name)
 	unsetenv(name);
 }
 
+/* The terminal that a key command asked on: the server must not keep it. */
+static void
+terminal_drop(void)
+{
+	const char *number = getenv("WALCRYPT_TTY");
+	int fd = number != NULL ? (int)strtol(number, NULL, 10) : -1;
+
+	if (fd > STDERR_FILENO && isatty(fd) == 1)
+		close(fd);
+	env_drop("WALCRYPT_TTY");
+}
+
 /* Opens the keys of data_dir, or of WALCRYPT_KEYDIR while initdb runs and there is nothing to compare with. */
 static void
 unlock_dir(const char *data_dir)
@@ -221,6 +233,7 @@ unlock_server(void)
 	/* archive_command, restore_command and their like are ordinary programs */
 	env_drop("LD_PRELOAD");
 	env_drop("WALCRYPT_KEK");
+	terminal_drop();
 	if (tempfile_init(&err) != 0 || (!process_under_postmaster() && run_begin(&err) != 0))
 		process_die(&err);
 }
