@@ -87,7 +87,7 @@ source_find(struct source *s, const char *config, const char *kek, const char *d
 		kek = NULL;
 	if (kek != NULL && strchr(kek, ':') != NULL) {
 		s->conf.uri = kek;
-		if (uri_absolute(s, err) != 0)
+		if (kek_check(&s->conf, err) != 0 || uri_absolute(s, err) != 0)
 			return -1;
 		/* the file may still name the keystore and the nodes */
 		if (settings_find(config, false, &s->settings, err) != 0)
@@ -115,6 +115,8 @@ source_find(struct source *s, const char *config, const char *kek, const char *d
 	s->section = section->name;
 	s->conf.uri = section->uri;
 	s->conf.timeout_ms = section->timeout_ms;
+	if (kek_check(&s->conf, err) != 0)
+		goto fail;
 	kek_reference(&s->conf, s->reference, sizeof(s->reference));
 	return 0;
 fail:

@@ -229,7 +229,12 @@ check_empty(const char *path, const struct places *p, struct err *err)
 		if (strstr(files.file[i].name, ".wkey") != NULL || strcmp(files.file[i].name, KEYDIR_JSON) == 0)
 			empty = false;
 	keydir_files_free(&files);
-	return empty ? 0 : err_set(err, ERR_REFUSED, "key directory \"%s\" exists already and is not empty", path);
+	if (empty)
+		return 0;
+	err_set(err, ERR_REFUSED, "key directory \"%s\" exists already and is not empty", path);
+	return p->has_live
+	           ? -1
+	           : err_hint(err, "If it was never finished, clear it: walcrypt-ctl key repair --key-dir %s", path);
 }
 
 int

@@ -89,6 +89,21 @@ fail:
 	return err_hint(err, "A cluster key is one line of %d hexadecimal digits.", KEK_HEX_LEN);
 }
 
+int
+kek_check(const struct kek_conf *conf, struct err *err)
+{
+	const char *rest;
+
+	if (scheme_of(conf, &rest, err) == NULL)
+		return -1;
+	if (!provider_holds_key(rest))
+		return 0;
+	err_set(err, ERR_REFUSED, "key provider holds 64 hexadecimal digits: a cluster key does not belong there");
+	return err_hint(
+	    err, "Everybody on the machine can read options and environments. Keep the key where the provider fetches "
+	         "it from.");
+}
+
 struct kek *
 kek_fetch(const struct kek_conf *conf, struct err *err)
 {
@@ -98,7 +113,7 @@ kek_fetch(const struct kek_conf *conf, struct err *err)
 	struct kek *kek;
 
 	full.timeout_ms = conf->timeout_ms > 0 ? conf->timeout_ms : 30000;
-	if ((scheme = scheme_of(&full, &rest, err)) == NULL)
+	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
 		return NULL;
 	if ((kek = secmem_alloc(sizeof(*kek), err)) == NULL)
 		return NULL;

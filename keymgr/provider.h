@@ -30,6 +30,9 @@ struct kek_conf {
  * (file mode, key in the command). */
 struct kek *kek_fetch(const struct kek_conf *conf, struct err *err);
 void kek_free(struct kek *kek); /* wipes */
+/* Is the URI one that could be fetched from? Without a fetch: ERR_USAGE, or ERR_REFUSED when a key itself stands in it,
+ * so that it gets no further, into an environment say. */
+int kek_check(const struct kek_conf *conf, struct err *err);
 /* Make a new cluster key where the provider can (file: creates the file, mode 0600, never overwrites). ERR_REFUSED
  * where it cannot. */
 int kek_create(const struct kek_conf *conf, struct err *err);

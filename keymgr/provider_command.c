@@ -116,12 +116,6 @@ command_fetch(const char *command, const struct kek_conf *conf, struct kek *kek,
 	struct builder *b;
 	int terminal = conf->terminal_fd, result = -1;
 
-	if (provider_holds_key(command)) {
-		err_set(err, ERR_REFUSED,
-		        "key command holds 64 hexadecimal digits: a cluster key does not belong into a command");
-		return err_hint(err,
-		                "Everybody on the machine can read commands. Keep the key where the command fetches it from.");
-	}
 	if ((b = calloc(1, sizeof(*b))) == NULL)
 		return err_nomem(err);
 	if (expand(command, conf, b, &terminal, err) == 0)
