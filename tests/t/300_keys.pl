@@ -96,6 +96,12 @@ is($st[7], 48, '... and CFE\'s size');
 is((stat("$tmp/ks/blue/live"))[2] & 0777, 0700, '... and their folder');
 is((stat("$tmp/kek2"))[2] & 0777, 0600, 'so is a cluster key file that we made');
 
+# two at once: one WAL key
+my @both = map { IPC::Run::start([ $Walcrypt::ctl, qw(key init), $_, qw(--kek site --system-identifier 7300000000000000003), @conf ], '>', \my $o, '2>', \my $e) } qw(twin_a twin_b);
+$_->finish for @both;
+my ($twin_a, $twin_b) = map { (ctl('key', 'show', $_, @conf) =~ /epoch 1 +(\w+)/)[0] } qw(twin_a twin_b);
+is($twin_a, $twin_b, 'two keysets made at the same time share the WAL key');
+
 # key show needs no key
 move("$tmp/kek", "$tmp/kek.away");
 $out = ctl(qw(key show blue), @conf);
@@ -137,7 +143,7 @@ is($rc, 0, '... that uses %d, in Cybertec\'s form');
 locked(5, qr/wrong cluster key/, 'wrong cluster key', "$tmp/ks/blue", "file:$tmp/kek2");
 locked(4, qr/could not open cluster key file/, 'unreachable', "$tmp/ks/blue", "file:$tmp/kek9");
 locked(4, qr/key command ended with exit status 7/, 'a command that fails', "$tmp/ks/blue", 'command:exit 7');
-locked(6, qr/key command holds 64 hexadecimal digits/, 'a key in a command', "$tmp/ks/blue", 'command:echo ' . 'a1' x 32);
+locked(6, qr/key provider holds 64 hexadecimal digits/, 'a key in a command', "$tmp/ks/blue", 'command:echo ' . 'a1' x 32);
 locked(2, qr/key provider "vault" is not known/, 'an unknown provider', "$tmp/ks/blue", 'vault:x');
 locked(1, qr/there is no key directory/, 'no key directory', "$tmp/ks/grey", $kek);
 chmod(0640, "$tmp/kek");
@@ -167,6 +173,9 @@ restore();
 unlink "$live/keyset.json";
 locked(6, qr/Cluster File Encryption/, 'CFE\'s two files alone', "$tmp/ks/blue", $kek);
 restore();
+
+($rc, undef, $err) = ctl_output('exec', '-D', $tmp, '--kek', 'command:echo ' . 'a1' x 32, 'env');
+isnt($rc, 0, 'a key in a command never reaches an environment');
 
 # a terminal or a file is no place for keys
 command_fails_like([ 'sh', '-c', "$Walcrypt::ctl unlock --key-dir $tmp/ks/blue --kek $kek >$tmp/unlocked" ], qr/with a pipe for its output/, 'unlock into a file');

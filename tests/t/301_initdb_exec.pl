@@ -109,6 +109,52 @@ my ($segment) = map { m{([^/]+)$} } glob("$dir/pg_wal/0*");
 my ($rc2, $dump) = exec_ctl('-D', $dir, '--kek', $kek, '--', 'pg_waldump', '-p', "$dir/pg_wal", $segment);
 like($dump, qr/CHECKPOINT_SHUTDOWN/, 'stock pg_waldump reads the WAL');
 
+# a key in an option gets no further
+($rc, $out, $err) = exec_ctl('-D', $dir, '--kek', 'command:echo ' . 'a1' x 32, '--', 'env');
+is($rc, 125, 'a key in an option');
+like($err, qr/holds 64 hexadecimal digits/, '... is refused');
+is($out, '', '... before the program runs');
+
+# a key command that asks on the terminal, through pg_ctl's setsid
+my $asking = 'command:stty -echo <&%R; printf "%p" >&%R; read -r key <&%R; stty echo <&%R; printf "%%s\n" "$key"';
+my $key = slurp_file("$tmp/kek");
+chomp $key;
+open(my $script, '>', "$tmp/terminal.py") or die;
+print $script <<'P';
+import os, pty, select, sys
+key, argv, seen = sys.argv[1], sys.argv[2:], b""
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(argv[0], argv)
+asked = 0
+while True:
+    if not select.select([fd], [], [], 60)[0]:
+        break
+    try:
+        data = os.read(fd, 4096)
+    except OSError:
+        break
+    if not data:
+        break
+    seen += data
+    if seen.count(b"Enter authentication") > asked:
+        asked += 1
+        os.write(fd, (open(key).read().strip() + "\n").encode())
+os.write(1, seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+P
+close $script;
+open(my $more, '>>', "$dir/postgresql.conf") or die;
+print $more "port = " . PostgreSQL::Test::Cluster::get_free_port() . "\nunix_socket_directories = ''\nlisten_addresses = '127.0.0.1'\n";
+close $more;
+my ($tty, $tty_err) = ('', '');
+IPC::Run::run([ 'python3', "$tmp/terminal.py", "$tmp/kek", $Walcrypt::ctl, 'exec', '-D', $dir, '--kek', $asking, '--', 'pg_ctl', '-w', '-l', "$tmp/tty.log", 'start' ],
+	'<', \undef, '>', \$tty, '2>', \$tty_err);
+is($? >> 8, 0, 'a server whose key is typed on the terminal starts') or diag($tty . $tty_err . slurp_file("$tmp/tty.log"));
+like($tty, qr/Enter authentication needed to generate the cluster key/, '... after asking');
+unlike($tty, qr/\Q$key\E/, '... without an echo');
+system_or_bail('pg_ctl', '-D', $dir, '-w', '-m', 'fast', 'stop');
+
 # a plain directory
 my $plain = Walcrypt::Node->new('plain');
 $plain->init;
