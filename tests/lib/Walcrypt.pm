@@ -63,7 +63,7 @@ sub kek_file
 sub layer_env
 {
 	my ($kek, $datadir) = @_;
-	my %env = (LD_PRELOAD => join(':', grep { defined } $ENV{WALCRYPT_PRELOAD_FIRST}, $layer), WALCRYPT_KEK => $kek);
+	my %env = (LD_PRELOAD => $layer, WALCRYPT_KEK => $kek);
 	$env{WALCRYPT_DATADIR} = $datadir if defined $datadir;
 	return %env;
 }

@@ -11,6 +11,7 @@
 #include "walcrypt/secmem.h"
 
 #define HEX "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F"
+#define BLANKS_IN_HEX "00 01 02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
 static char folder[] = "/tmp/provider_testXXXXXX";
 static char path[128], uri[256];
@@ -46,9 +47,7 @@ file_put(const char *text)
 static void
 key_texts(void)
 {
-	static const char *const good[] = {HEX "\n", HEX, HEX "\r\n",
-	                                   "00 01 "
-	                                   "02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n\n  \n"};
+	static const char *const good[] = {HEX "\n", HEX, HEX "\r\n", BLANKS_IN_HEX "\n\n  \n"};
 	static const char *const bad[] = {
 	    "", "\n" HEX "\n", HEX "00\n", "0001\n", "g" HEX "\n", HEX "\nmore\n", "encryptionkey=" HEX "\n"};
 	struct kek *kek;
