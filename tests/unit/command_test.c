@@ -76,7 +76,7 @@ static const struct {
      "manifest 'yes', manifest_checksums 'SHA256')"},
     {"UPLOAD_MANIFEST", COMMAND_UPLOAD_MANIFEST, "UPLOAD_MANIFEST"},
     {"", COMMAND_EMPTY, NULL},
-    {" ;; ;\n", COMMAND_EMPTY, NULL},
+    {" ;; ; ", COMMAND_EMPTY, NULL},
     {"SELECT 1", COMMAND_SQL, NULL},
     {"select pg_catalog.set_config('search_path', '', false);", COMMAND_SQL, NULL},
     {"identify_system", COMMAND_SQL, NULL},
