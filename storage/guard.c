@@ -48,7 +48,8 @@ walcrypt_layer_active(void)
 	return process.preloaded && process.program == PROGRAM_SERVER && keys.set != NULL;
 }
 
-/* End the start through the server's own ereport(FATAL), so that the line goes where its log goes and its lock file away. */
+/* End the start through the server's own ereport(FATAL), so that the line goes where its log goes and its lock file
+ * away. */
 static void
 refuse_start(const struct err *err)
 {

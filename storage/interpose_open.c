@@ -47,7 +47,7 @@ refuse_mmap_segments(void)
 	return -1;
 }
 
-/* pg_rewind copies the source's files over the target's; the target keeps its own keys. */
+/* pg_rewind writes the source's files over the target's, with O_WRONLY; the target keeps its own keys. */
 static bool
 is_protected(const char *path)
 {
@@ -71,7 +71,7 @@ interpose_open(int dir, const char *path, int flags, mode_t mode)
 		if (strncmp(path, "pg_dynshmem/mmap.", 17) == 0)
 			return refuse_mmap_segments();
 	}
-	if (process.rewind && (flags & O_ACCMODE) != O_RDONLY && is_protected(path))
+	if (process.rewind && (flags & O_ACCMODE) == O_WRONLY && is_protected(path))
 		return raw_open("/dev/null", O_WRONLY | (flags & O_CLOEXEC), 0);
 	fdtable_classify(path, flags, &f);
 	if (f.class == FILE_TEMP) {

@@ -9,7 +9,7 @@ use Walcrypt;
 my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 my $marker = 'MARKER-tools-2277fe';
 my $kek = 'file:' . kek_file("$tmp/kek_103");
-my $quiet = "log_statement = none\nmax_wal_senders = 5\nwal_log_hints = on\n";
+my $quiet = "log_statement = none\nmax_wal_senders = 5\nwal_log_hints = on\nwal_keep_size = '256MB'\n";
 
 sub run_in
 {
@@ -53,7 +53,7 @@ for my $connection ('replication=true', 'replication=database') {
 	unlike(backup_through($connection), qr/\Q$marker\E/, "BASE_BACKUP with $connection sends no clear row");
 }
 command_ok([ 'pg_basebackup', '-D', "$tmp/backup", '-Ft', '-X', 'fetch', '--no-verify-checksums', '-d', $node->connstr ], 'stock pg_basebackup');
-command_ok([ 'pg_basebackup', '-D', "$tmp/backup_plain", '-X', 'fetch', '--no-verify-checksums', '-T', "$tmp/space=$tmp/space2", '-d', $node->connstr ], 'and to plain files');
+command_ok([ 'pg_basebackup', '-D', "$tmp/backup_plain", '-X', 'fetch', '--no-verify-checksums', '-T', "$tmp/space=$tmp/space2", '-T', "$tmp/elsewhere=$tmp/elsewhere2", '-d', $node->connstr ], 'and to plain files');
 is(join(' ', files_containing($marker, "$tmp/backup", "$tmp/backup_plain", "$tmp/space2")), '', 'a base backup is ciphertext, with its WAL');
 command_ok([ 'pg_verifybackup', '-n', "$tmp/backup_plain" ], 'stock pg_verifybackup passes on it');
 
@@ -67,7 +67,6 @@ like($node->safe_psql('postgres', "SELECT data FROM pg_logical_slot_peek_changes
 	my ($out, $err) = ('', '');
 	local %ENV = $node->_get_env;
 	my $run = IPC::Run::start([ 'pg_recvlogical', '-S', 'l', '--start', '-f', '-', '--no-loop', '-d', $node->connstr('postgres') ], '<', \undef, '>', \$out, '2>', \$err);
-	my $spilled = 0;
 	wait_for('decoded rows', sub { $run->pump_nb; $out =~ /COMMIT/ });
 	$run->signal('INT');
 	$run->finish;
@@ -108,17 +107,15 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM t'), '5001', 'and the serv
 ($ok, $out, $err) = run_in($node, 'pg_waldump', '--version');
 ok($ok, 'a version needs no keys');
 
-# pg_rewind, from a running source and from a directory, between directories with the same and with different relation keys
-my $serial = 0;
-sub rewind
-{
-	my ($what, $source_option) = @_;
-	my $target = Walcrypt::Node->new('target' . ++$serial);
-	my $name = "for_rewind$serial";
-	$node->backup($name, backup_options => [ '-T', "$tmp/space=$tmp/space_$name", '--no-verify-checksums' ]);
-	$target->init_from_backup($node, $name, has_streaming => 1);
-	system_or_bail('rm', $target->data_dir . '/pg_tblspc/' . $node->safe_psql('postgres', "SELECT oid FROM pg_tablespace WHERE spcname = 'away'"));
-	symlink("$tmp/space_$name", $target->data_dir . '/pg_tblspc/' . $node->safe_psql('postgres', "SELECT oid FROM pg_tablespace WHERE spcname = 'away'"));
+# pg_rewind, from a running source and from a stopped one's directory
+$node->safe_psql('postgres', 'DROP TABLE away');
+$node->safe_psql('postgres', "DROP DATABASE $_") for qw(copied logged);
+$node->safe_psql('postgres', "DROP TABLESPACE $_") for qw(away elsewhere);
+my $rows = 'SELECT count(*), sum(id), sum(hashtext(body)) FROM t';
+for my $how ('server', 'directory') {
+	my $target = Walcrypt::Node->new("target_$how");
+	$node->backup($how, backup_options => ['--no-verify-checksums']);
+	$target->init_from_backup($node, $how, has_streaming => 1);
 	$target->use_layer($kek);
 	$target->append_conf('postgresql.conf', $quiet);
 	$target->start;
@@ -126,30 +123,26 @@ sub rewind
 	# both go on for themselves
 	$target->promote;
 	$target->safe_psql('postgres', "INSERT INTO t SELECT i, 'lost' FROM generate_series(100000, 100500) i; CHECKPOINT");
-	$node->safe_psql('postgres', "INSERT INTO t SELECT i, '$marker kept' FROM generate_series(200000 + $serial * 1000, 200499 + $serial * 1000) i; CHECKPOINT");
+	$node->safe_psql('postgres', "INSERT INTO t SELECT i, '$marker $how' FROM generate_series(200000, 200499) i ON CONFLICT (id) DO UPDATE SET body = excluded.body; CHECKPOINT");
 	$target->stop;
+	$node->stop if $how eq 'directory';
 	my $keys = slurp_file($target->data_dir . '/pg_cryptokeys/live/keyset.json');
-	my ($done, $o, $e) = run_in($target, 'pg_rewind', '-D', $target->data_dir, $source_option->(), '--no-ensure-shutdown');
-	ok($done, "pg_rewind, $what") or diag($o . $e);
-	is(slurp_file($target->data_dir . '/pg_cryptokeys/live/keyset.json'), $keys, "$what: the target keeps its keys");
-	return $target;
-}
-{
-	# the old primary's timeline is 1 and the target's 2: the source must have been promoted for a rewind, so it is made one
-	my $target = rewind('from a running source with the same keys', sub { return ("--source-server=" . $node->connstr('postgres')) });
+	my @source = $how eq 'server' ? ('--source-server=' . $node->connstr('postgres')) : ('--source-pgdata=' . $node->data_dir);
+	($ok, $out, $err) = run_in($target, 'pg_rewind', '-D', $target->data_dir, @source);
+	ok($ok, "pg_rewind from a $how") or diag($out . $err);
+	is(slurp_file($target->data_dir . '/pg_cryptokeys/live/keyset.json'), $keys, 'the target keeps its keys');
+	$node->start if $how eq 'directory';
 	$target->append_conf('postgresql.conf', 'port = ' . $target->port . "\n");
 	$target->append_conf('postgresql.auto.conf', "primary_conninfo = '" . $node->connstr . "'\n");
-	append_to_file($target->data_dir . '/standby.signal', '');
+	$target->set_standby_mode;
 	$target->start;
-	$node->wait_for_catchup($target, 'replay', $node->lsn('flush')) if 0;
 	my $lsn_now = $node->lsn('flush');
 	$target->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn_now'") or die;
-	my $sum = 'SELECT count(*), sum(id), sum(hashtext(body)) FROM t';
-	is($target->safe_psql('postgres', $sum), $node->safe_psql('postgres', $sum), 'it follows the source again with the same rows');
+	is($target->safe_psql('postgres', $rows), $node->safe_psql('postgres', $rows), 'it follows the source again with the same rows');
 	$target->stop;
-	my ($o, $e);
-	($ok, $o, $e) = run_in($target, 'pg_checksums', '--check', '-D', $target->data_dir);
-	like($o, qr/Bad checksums:  0/, 'and all its pages are whole') or diag($e);
+	($ok, $out, $err) = run_in($target, 'pg_checksums', '--check', '-D', $target->data_dir);
+	like($out, qr/Bad checksums:  0/, 'and all its pages are whole') or diag($err);
+	is(join(' ', files_containing($marker, $target->data_dir)), '', 'and ciphertext');
 }
 
 # refusals
@@ -159,8 +152,7 @@ is($node->start(fail_ok => 1), 0, 'dynamic_shared_memory_type = mmap is refused'
 like(slurp_file($node->logfile), qr/dynamic_shared_memory_type = mmap cannot be used/, 'by name');
 $node->append_conf('postgresql.conf', "dynamic_shared_memory_type = posix\n");
 $node->start;
-$node->safe_psql('postgres', "CREATE EXTENSION IF NOT EXISTS plpgsql");
-is($node->safe_psql('postgres', "SELECT count(*) FROM t WHERE id < 10000"), '5001', 'it runs again');
+is($node->safe_psql('postgres', "SELECT count(*) FROM t WHERE id < 100000"), '5001', 'it runs again');
 # archive_command and its like run without the layer, and without a word of the cluster key
 $node->safe_psql('postgres', "COPY (SELECT 1) TO PROGRAM 'env > $tmp/env; cat >/dev/null'");
 unlike(slurp_file("$tmp/env"), qr/LD_PRELOAD|WALCRYPT_KEK/, 'programs that the server starts run without the layer');
