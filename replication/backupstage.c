@@ -462,7 +462,7 @@ copy_conf(struct backupstage *b, const struct backupstage_conf *conf, struct err
 	if ((b->guard = malloc(strlen(conf->guard) + 2)) == NULL)
 		return err_nomem(err);
 	b->guard[0] = '\n';
-	strcpy(b->guard + 1, conf->guard);
+	memcpy(b->guard + 1, conf->guard, strlen(conf->guard) + 1);
 	return 0;
 }
 

@@ -134,7 +134,7 @@ parse_dotted(struct command_scan *s, char **name, struct err *err)
 			return err_nomem(err);
 		*name = grown;
 		grown[len] = '.';
-		strcpy(grown + len + 1, s->text);
+		memcpy(grown + len + 1, s->text, strlen(s->text) + 1);
 		if (command_scan_next(s, err) != 0)
 			return -1;
 	}

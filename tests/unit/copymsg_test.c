@@ -48,8 +48,7 @@ server(void)
 	struct err err;
 
 	if (ok(parse(copymsg_parse_server, BYTES(wal), &m, &err) == 0 && m.kind == COPYMSG_WAL, "WAL")) {
-		ok(m.start == 0x102030400 && m.end == 0x102030500 && m.sent_at == 0x20000000007,
-		   "... positions and time");
+		ok(m.start == 0x102030400 && m.end == 0x102030500 && m.sent_at == 0x20000000007, "... positions and time");
 		ok(m.len == 5 && memcmp(m.data, "bytes", 5) == 0, "... bytes");
 		same_again(&m, BYTES(wal));
 	}
