@@ -190,8 +190,8 @@ greeting_message(struct session *s, const struct message *m)
 	switch (s->startup.kind) {
 	case STARTUP_SSL:
 	case STARTUP_GSS:
-		/* asked for twice it is a client that does not listen */
-		if (buffer_len(&s->out) > 64) {
+		/* one of each kind: who asks on is no client */
+		if (++s->declined > 2) {
 			err_set(&err, ERR_FAILED, "too many requests for encryption");
 			err_sqlstate(&err, "08P01");
 			session_drop(s, &err);

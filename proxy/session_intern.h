@@ -69,6 +69,7 @@ struct session {
 	ev_timer limit; /* of the present state */
 	struct message_reader in;
 	struct buffer out;
+	unsigned declined; /* requests for encryption */
 	struct startup startup;
 	struct card card;
 	struct choice *choice;

@@ -275,6 +275,16 @@ pump_result(struct upstream *u)
 	return true;
 }
 
+static void
+oversized(struct upstream *u)
+{
+	struct err err = {0};
+
+	err_set(&err, ERR_FAILED, "upstream \"%s\" sends a message of more than %u bytes", u->name, PARTIAL_MAX);
+	err_sqlstate(&err, "08P01");
+	fail(u, &err);
+}
+
 static bool
 pump_copy(struct upstream *u)
 {
@@ -284,6 +294,11 @@ pump_copy(struct upstream *u)
 	if (n == 0)
 		return false;
 	u->unread = 0;
+	if (n > (int)PARTIAL_MAX) {
+		PQfreemem(data);
+		oversized(u);
+		return false;
+	}
 	if (n > 0) {
 		if (u->handler->copy(u->owner, (uint8_t *)data, (size_t)n) != 0)
 			u->paused = true;
@@ -375,19 +390,17 @@ static void
 on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct upstream *u = w->data;
-	struct err err = {0};
 	int waiting = 0;
 
 	(void)loop;
 	(void)revents;
 	do {
-		/* how much of one message libpq holds is its secret; what comes in between two whole ones is an upper bound */
+		/* how much of one message libpq holds is its secret; a slow flood is noticed by this, a fast one when it is
+		 * whole */
 		if (ioctl(PQsocket(u->conn), FIONREAD, &waiting) == 0 && waiting > 0)
 			u->unread += (size_t)waiting;
 		if (u->unread > PARTIAL_MAX) {
-			err_set(&err, ERR_FAILED, "upstream \"%s\" sends a message of more than %u bytes", u->name, PARTIAL_MAX);
-			err_sqlstate(&err, "08P01");
-			fail(u, &err);
+			oversized(u);
 			return;
 		}
 		if (!PQconsumeInput(u->conn))
