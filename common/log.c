@@ -43,7 +43,8 @@ line_prefix(char *buf, size_t len, const char *word)
 	return n < 0 ? 0 : (size_t)n < len ? (size_t)n : len - 1;
 }
 
-/* One write per line, so that lines of several threads do not mix; a log that cannot be written has nowhere to be reported. */
+/* One write per line, so that lines of several threads do not mix; a log that cannot be written has nowhere to be
+ * reported. */
 static void
 line_write(char *buf, size_t used)
 {

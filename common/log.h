@@ -1,6 +1,6 @@
 /*
- * log: lines to stderr in the shape of PostgreSQL's: "2026-01-02 03:04:05.678 UTC [pid] LEVEL:  text", DETAIL and HINT lines after.
- * Thread-safe: a line is one write. Never pass secrets.
+ * log: lines to stderr in the shape of PostgreSQL's: "2026-01-02 03:04:05.678 UTC [pid] LEVEL:  text", DETAIL and HINT
+ * lines after. Thread-safe: a line is one write. Never pass secrets.
  */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
