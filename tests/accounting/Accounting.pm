@@ -108,6 +108,7 @@ sub launch
 		(keys %env ? () : '--stock'), (map { ('--env', "$_=$env{$_}") } sort keys %env), '--', 'postgres', '-D', $node->data_dir);
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0) {
+		@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
 		open(STDIN, '<', '/dev/null');
 		open(STDOUT, '>>', $node->logfile);
 		open(STDERR, '>>', $node->logfile);
@@ -248,7 +249,10 @@ END
 		kill('KILL', $postmaster, children($postmaster));
 	}
 	for my $self (grep { defined $_->{tracer} } @running) {
-		waitpid($self->{tracer}, 0);
+		for (1 .. 500) {
+			last if waitpid($self->{tracer}, WNOHANG) != 0;
+			sleep(0.02);
+		}
 		$self->{node}->_update_pid(-1) if $self->{node}->can('_update_pid');
 	}
 	$? = $status;
@@ -322,6 +326,7 @@ sub new
 	mkdir "$params{dir}/tapes";
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0) {
+		@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
 		exec('python3', "$Accounting::tools/relay.py", '--listen', "$sockets:$self->{port}", '--to', join(':', @$to),
 			'--source', "wire:$name", '--tapes', "$params{dir}/tapes") or POSIX::_exit(127);
 	}
@@ -357,6 +362,9 @@ END
 # pg_receivewal, ended and begun again at will.
 package Accounting::Receiver;
 
+use POSIX qw(WNOHANG);
+use Time::HiRes qw(sleep time);
+
 sub new
 {
 	my ($class, $connstr, $dir) = @_;
@@ -370,6 +378,7 @@ sub start
 	$self->stop;
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0) {
+		@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
 		open(STDIN, '<', '/dev/null');
 		open(STDOUT, '>>', "$self->{dir}.log");
 		open(STDERR, '>>', "$self->{dir}.log");
@@ -383,8 +392,13 @@ sub stop
 {
 	my ($self) = @_;
 	return unless defined $self->{pid};
+	# one that is connecting does not hear the first signal
 	kill('INT', $self->{pid});
-	waitpid($self->{pid}, 0);
+	my $end = time() + 3;
+	while (waitpid($self->{pid}, WNOHANG) == 0) {
+		kill('KILL', $self->{pid}) if time() > $end;
+		sleep(0.02);
+	}
 	$self->{pid} = undef;
 	return;
 }
@@ -394,6 +408,7 @@ sub DESTROY { my ($self) = @_; local $?; $self->stop; return; }
 # A few clients, and what they were told is committed.
 package Accounting::Load;
 
+use POSIX qw(WNOHANG);
 use Test::More;
 
 # dir: where scripts and answers go.
@@ -453,6 +468,7 @@ sub start
 		my $path = $self->script($client, $count);
 		my $pid = fork() // die "fork: $!";
 		if ($pid == 0) {
+			@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
 			open(STDIN, '<', '/dev/null');
 			open(STDOUT, '>', "$path.acked");
 			open(STDERR, '>', "$path.err");
@@ -468,7 +484,7 @@ sub finish
 {
 	my ($self) = @_;
 	for my $client (@{ $self->{clients} }) {
-		waitpid($client->{pid}, 0);
+		Walcrypt::wait_for('a client to end', sub { waitpid($client->{pid}, WNOHANG) == $client->{pid} });
 		open(my $f, '<', "$client->{path}.acked") or die;
 		while (<$f>) {
 			$self->{acknowledged}{$1} = 1 if /^(\d+)$/;
