@@ -7,16 +7,21 @@ CFLAGS ?= -O2 -g
 SANITIZE ?=
 WERROR ?=
 
-BASE := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -fno-strict-aliasing -fPIC -pthread -MMD -MP -I.
+BASE := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -fno-strict-aliasing -fPIC -ffunction-sections -fdata-sections -pthread -MMD -MP -I.
 HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2
 ifneq ($(SANITIZE),)
 HARDEN := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 endif
 ALL_CFLAGS = $(BASE) $(HARDEN) $(WERROR) $(CPPFLAGS) $(CFLAGS)
-ALL_LDFLAGS = -pthread -Wl,-z,relro,-z,now $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
+ALL_LDFLAGS = -pthread -Wl,-z,relro,-z,now -Wl,--gc-sections $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 PG_INCLUDE = $(shell $(PG_CONFIG) --includedir-server)
 
 comma := ,
+# What is being made in a word; V=1 shows the commands.
+V ?=
+Q := $(if $(V),,@)
+say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),@:,@printf '  %-5s %s\n' $(1) $(2))
+
 src = $(patsubst %.c,$(B)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
 COMMON := $(call src,common)
 CORE := $(call src,walcrypt)
@@ -32,11 +37,14 @@ BENCH := $(patsubst tests/bench/%.c,$(B)/tests/%,$(sort $(wildcard tests/bench/*
 # Stock programs that run under the storage layer from libexec/walcrypt/bin, for those who want a bin directory.
 SHIMS := postgres initdb pg_ctl pg_checksums pg_controldata pg_resetwal pg_rewind pg_upgrade pg_waldump
 
+# As many jobs as processors, unless make was told how many.
+JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
 .PHONY: all programs tests fuzzers demo check check-tap check-unit check-docs bench lint install clean packages
 all: packages
-	@$(MAKE) --no-print-directory programs
+	@$(MAKE) --no-print-directory $(JOBS) programs
 programs: $(PROGRAMS)
 
 # Debian packages by name, only when something is missing.
@@ -45,27 +53,32 @@ packages:
 
 $(B)/bin/walcrypt-proxy: $(PROXY) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lev -lpq -lssl -lcrypto -ljansson -lisal
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lev -lpq -lssl -lcrypto -ljansson -lisal
 
 $(B)/bin/walcrypt-ctl: $(CTL) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lpq -lcrypto -ljansson -lisal
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lpq -lcrypto -ljansson -lisal
 
 # A private libcrypto with hidden symbols: a server that brings another OpenSSL must not meet ours.
 $(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(COMMON) storage/exports.map
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-Bsymbolic -Wl,--exclude-libs,ALL -Wl,--version-script=storage/exports.map \
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-Bsymbolic -Wl,--exclude-libs,ALL -Wl,--version-script=storage/exports.map \
 		-o $@ $(STORAGE) $(CORE) $(COMMON) -l:libcrypto.a -lisal -ldl
 
 # tests/unit/failmalloc.h: unit tests can make each of our allocations fail.
 WRAP := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc strdup strndup secmem_alloc)
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ -lcrypto -ljansson -lisal
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ -lcrypto -ljansson -lisal
 
 $(B)/tests/%: $(B)/obj/tests/bench/%.o $(CORE) $(COMMON)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -lisal
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -lisal
 
 # PostgreSQL's own page checksum: the one server header the core includes.
 $(B)/obj/walcrypt/page_checksum.o: BASE += -isystem $(PG_INCLUDE)
@@ -73,7 +86,8 @@ $(B)/obj/walcrypt/page_checksum.o: CFLAGS += -O3
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 # Everything that a test run needs besides the programs: unit tests, benchmarks.
 tests: $(UNIT) $(BENCH)
@@ -82,7 +96,8 @@ fuzzers: $(FUZZ)
 # Built with clang: make B=build-fuzz CC=clang SANITIZE=fuzzer-no-link,address fuzzers
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address -o $@ $^ -lcrypto -ljansson -lisal
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address -o $@ $^ -lcrypto -ljansson -lisal
 
 demo:
 	@scripts/packages demo
