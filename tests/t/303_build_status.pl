@@ -11,7 +11,6 @@ my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/build';
 mkdir $tmp, 0700;
 my $red = Walcrypt::Node->new('red');
 $red->init(allows_streaming => 1, extra => ['-k']);
-$red->append_conf("postgresql.conf", "wal_keep_size = 256MB\n");
 $red->start;
 $red->safe_psql('postgres', "CREATE TABLE t AS SELECT i, 'marker-build-77' AS v FROM generate_series(1, 1000) i; CHECKPOINT");
 my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, grey => { keyset => 'none' } });
