@@ -18,9 +18,13 @@
 #include "storage/tempfile.h"
 #include "walcrypt/secmem.h"
 
-/* A packed keyset of 128 epochs has 5,208 bytes; contexts of as many ciphers fit in the arena. */
+/*
+ * A packed keyset of 128 epochs has 5,248 bytes. The arena holds the keyset and the ciphers' contexts: five, and one
+ * for each epoch. Every child locks it anew, which copies it, so it is no larger than it has to be.
+ */
 #define PACKED_MAX 8192
-#define ARENA_LEN (256 * 1024)
+#define PACKED_EPOCH_LEN 40
+#define ARENA_LEN(packed_len) (8192 + (packed_len) / PACKED_EPOCH_LEN * 1024)
 
 extern char **environ;
 
@@ -147,9 +151,10 @@ open_keys(const char *key_dir, const char *data_dir, struct err *err)
 	size_t len = 0;
 	int rc = -1;
 
-	if (secmem_init(ARENA_LEN, err) != 0 || secmem_hook_private_openssl(err) != 0)
+	if (secmem_hook_private_openssl(err) != 0)
 		return -1;
-	if (fetch(key_dir, data_dir, packed, &len, err) == 0 && (keys.set = keyset_unpack(packed, len, err)) != NULL &&
+	if (fetch(key_dir, data_dir, packed, &len, err) == 0 && secmem_init(ARENA_LEN(len), err) == 0 &&
+	    (keys.set = keyset_unpack(packed, len, err)) != NULL &&
 	    (keys.page = page_cipher_new(keyset_relation(keys.set), err)) != NULL &&
 	    (keys.wal = wal_cipher_new(keys.set, err)) != NULL)
 		rc = 0;
