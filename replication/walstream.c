@@ -20,7 +20,8 @@ struct walstream {
 	 * end. */
 	uint8_t held[WAL_GRANULE];
 	size_t nheld, nsent;
-	bool zero;   /* this page is all zeros: the rest of a segment after a switch */
+	bool zero;   /* this page goes out as zeros: the rest of a segment after a switch */
+	bool unread; /* ... whatever it holds: the scanner saw the switch */
 	bool passed; /* something went downstream since the last CHUNK_WAL_END */
 };
 
@@ -57,8 +58,11 @@ bad_page(const struct walstream *s, struct err *err, enum err_class class, const
 	return err_sqlstate(err, "XX001");
 }
 
-/* source: xlog.c, CopyXLogRecordToWAL: what follows a segment switch is zeroed, page headers included. It travels as it
- * is (W2). */
+/*
+ * What follows a segment switch is zeroed, page headers included (source: xlog.c, CopyXLogRecordToWAL), and travels as
+ * it is (W2). Unless power was lost in between: then the file's old bytes stand there, nobody reads them, and they are
+ * clear.
+ */
 static const uint8_t no_bytes[WAL_PAGE_LEN];
 
 /* Bytes 0-7: magic, flags, timeline. From here on the page can be encrypted. */
@@ -70,7 +74,8 @@ take_beginning(struct walstream *s, const uint8_t *granule, struct err *err)
 
 	memset(h, 0, sizeof(*h));
 	h->pageaddr = s->pos;
-	s->zero = !first && memcmp(granule, no_bytes, WAL_GRANULE) == 0;
+	s->unread = !first && s->scan != NULL && walscan_after_switch(s->scan);
+	s->zero = s->unread || (!first && memcmp(granule, no_bytes, WAL_GRANULE) == 0);
 	if (s->zero)
 		return 0;
 	memcpy(&h->magic, granule, sizeof(h->magic));
@@ -141,10 +146,11 @@ encrypt(struct walstream *s, uint8_t *data, size_t len, struct err *err)
 		if (off == 0 && take_beginning(s, data, err) != 0)
 			return -1;
 		if (s->zero) {
-			if (memcmp(data, no_bytes, n) != 0)
+			if (!s->unread && memcmp(data, no_bytes, n) != 0)
 				return bad_page(s, err, ERR_DAMAGED, "has no page header");
 			if (scan(s, data, n, err) != 0)
 				return -1;
+			memset(data, 0, n);
 			s->pos += n;
 			data += n;
 			len -= n;
@@ -246,7 +252,7 @@ push_end(struct walstream *s, struct chunk *c, struct err *err)
 	int rc = 0, paused = 0;
 
 	if (s->nheld > s->nsent && s->zero && off != 0) {
-		if (memcmp(s->held, no_bytes, s->nheld) != 0)
+		if (!s->unread && memcmp(s->held, no_bytes, s->nheld) != 0)
 			return bad_page(s, err, ERR_DAMAGED, "has no page header");
 		memset(part, 0, sizeof(part));
 		s->nsent = s->nheld;

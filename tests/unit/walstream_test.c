@@ -288,7 +288,8 @@ scanned(void)
 	struct buffer got, marks;
 	struct walmake w;
 	struct err err;
-	uint64_t at;
+	uint64_t at, switched;
+	size_t unread;
 	bool all = true;
 
 	conf.scan = true;
@@ -298,7 +299,7 @@ scanned(void)
 	walmake_record(&w, 1, 0, "12345678", 8);
 	at = walmake_record(&w, 10, 0, "some bytes", 10);
 	walmake_fill(&w, 30000);
-	walmake_switch(&w, 0);
+	switched = walmake_switch(&w, 0) + 24;
 	walmake_fill(&w, WALMAKE_SEGMENT + 10000);
 	for (const int *how = split_ways; *how != SPLIT_END; how++) {
 		if (*how == 1 || *how == 7)
@@ -311,6 +312,20 @@ scanned(void)
 		buffer_free(&marks);
 	}
 	ok(all, "records are followed, in every split");
+	unread = (switched - START + WAL_PAGE_LEN - 1) / WAL_PAGE_LEN * WAL_PAGE_LEN;
+	memset(w.data + unread, 'x', WALMAKE_SEGMENT - unread);
+	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		if (*how == 1 || *how == 7)
+			continue;
+		all &= stream(&w, conf, none, *how, &got, &marks, &err) == 0;
+		if (!all)
+			break;
+		for (size_t i = unread; i < WALMAKE_SEGMENT; i++)
+			all &= buffer_data(&got)[i] == 0;
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+	ok(all, "what power lost after a switch left behind goes out as zeros, in every split");
 	w.data[at - START + 30] ^= 1;
 	for (int how = 0; how < 14; how += 13) {
 		char want[100], lsn[LSN_TEXT_LEN];
