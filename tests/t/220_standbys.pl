@@ -66,7 +66,7 @@ $red->reload;
 
 # a chatty upstream: small transactions, each flushed by itself, must restart no walreceiver (finding P1)
 my $log_at = { map { $_->name => -s $_->logfile } $blue, $green };
-my @load = map { IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-T', 8, '-f', $_, '-h', $red->host, '-p', $red->port, 'postgres' ], '<', \undef, '>&', \my $out) }
+my @load = map { IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-T', 8, '-R', 800, '-f', $_, '-h', $red->host, '-p', $red->port, 'postgres' ], '<', \undef, '>&', \my $out) }
 	map { my $file = PostgreSQL::Test::Utils::tempdir() . '/load.sql'; append_to_file($file, $_); $file } "INSERT INTO t VALUES (:client_id, repeat('x', (random() * 900)::int));\n", "SELECT pg_logical_emit_message(false, 'chat', repeat('y', 1 + (random() * 20000)::int));\n";
 $_->finish for @load;
 same('after a chatty load', $blue, $green);
