@@ -390,22 +390,24 @@ static void
 on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct upstream *u = w->data;
-	int waiting = 0;
+	int before = 0, after = 0;
 
 	(void)loop;
 	(void)revents;
 	do {
-		/* how much of one message libpq holds is its secret; a slow flood is noticed by this, a fast one when it is
-		 * whole */
-		if (ioctl(PQsocket(u->conn), FIONREAD, &waiting) == 0 && waiting > 0)
-			u->unread += (size_t)waiting;
+		/* how much of one message libpq holds is its secret; by what leaves the socket a slow flood is noticed (what
+		 * arrives meanwhile is not counted), a fast one when it is whole */
+		(void)ioctl(PQsocket(u->conn), FIONREAD, &before);
+		if (!PQconsumeInput(u->conn))
+			u->eof = true;
+		(void)ioctl(PQsocket(u->conn), FIONREAD, &after);
+		if (before > after)
+			u->unread += (size_t)(before - after);
 		if (u->unread > PARTIAL_MAX) {
 			oversized(u);
 			return;
 		}
-		if (!PQconsumeInput(u->conn))
-			u->eof = true;
-		else if (u->state == UPSTREAM_IDLE)
+		if (!u->eof && u->state == UPSTREAM_IDLE)
 			/* nothing was asked: only notices may come, which this takes in */
 			(void)PQisBusy(u->conn);
 		pump(u);

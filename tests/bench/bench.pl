@@ -127,7 +127,7 @@ if ($only{backup}) {
 	my $mb = $red->safe_psql('postgres', 'SELECT sum(pg_database_size(oid)) / 1024 / 1024 FROM pg_database');
 	say_line('base backup of %.2f GB, tar to /dev/null, CRC32C manifest', $mb / 1024);
 	my $tar = compare('s', [qw(direct haproxy walcrypt)], sub {
-		timed('sh', '-c', "pg_basebackup -Ft -X none -D - --checkpoint=fast -d '" . side_connstr($_[0]) . "' 2>/dev/null >/dev/null");
+		timed('sh', '-c', "pg_basebackup -Ft -X none -D - --checkpoint=fast -d '" . side_connstr($_[0]) . "' 2>>$tmp/bench.err >/dev/null");
 	});
 	say_line('  ratio to haproxy %.3f, to direct %.3f; resident memory of the proxy at its highest %d MiB',
 		$tar->{walcrypt} / $tar->{haproxy}, $tar->{walcrypt} / $tar->{direct},
@@ -137,7 +137,7 @@ if ($only{backup}) {
 	say_line('');
 	say_line('base backup of %.2f GB, plain format to disk, --no-sync', $mb / 1024);
 	my $plain = compare('s', [qw(direct haproxy walcrypt)], sub {
-		my $t = timed('sh', '-c', "pg_basebackup --no-sync -X none -D $tmp/bk --checkpoint=fast -d '" . side_connstr($_[0]) . "' 2>/dev/null");
+		my $t = timed('sh', '-c', "pg_basebackup --no-sync -X none -D $tmp/bk --checkpoint=fast -d '" . side_connstr($_[0]) . "' 2>>$tmp/bench.err");
 		system('rm', '-rf', "$tmp/bk");
 		return $t;
 	});
@@ -163,7 +163,7 @@ if ($only{stream}) {
 		# an empty directory and a slot: pg_receivewal starts at the slot's restart_lsn
 		$red->safe_psql('postgres', "SELECT pg_drop_replication_slot('bench_run')") if $red->safe_psql('postgres', "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'bench_run'");
 		$red->safe_psql('postgres', "SELECT pg_copy_physical_replication_slot('bench_$side', 'bench_run')");
-		my $t = timed('sh', '-c', "pg_receivewal --no-sync --no-loop -S bench_run -D $dir --endpos=$end -d '" . side_connstr($side) . "' 2>/dev/null");
+		my $t = timed('sh', '-c', "pg_receivewal --no-sync --no-loop -S bench_run -D $dir --endpos=$end -d '" . side_connstr($side) . "' 2>>$tmp/bench.err");
 		my @files = glob("$dir/*");
 		die "pg_receivewal fetched nothing by $side" unless @files >= $mb / 16 - 1;
 		system('rm', '-rf', $dir);
