@@ -142,14 +142,24 @@ sub start
 	return 1;
 }
 
-# Start it and kill it before it is ready, or soon after: in recovery, while the first page changes its generation. Returns the tracer's event.
+# Start it and kill it before it is ready or soon after: in recovery, or, when it is seen to have a journal, while the first page
+# of the run changes its generation (with slower fsyncs, so that any step of that may be the last). Returns the tracer's event.
 sub start_and_kill
 {
 	my ($self, $mode) = @_;
 	my $pidfile = $self->{node}->data_dir . '/postmaster.pid';
+	my $journals = $self->{node}->data_dir . '/pg_wal/pgsql_tmp*';
+	my $wait = rand() < 0.7;
+	local $self->{sync_delay} = $wait ? 40000 : $self->{sync_delay};
 	$self->launch;
 	Walcrypt::wait_for('postmaster.pid', sub { -s $pidfile });
-	sleep(rand(0.6));
+	if ($wait) {
+		my $end = time() + 4;
+		sleep(0.001) until glob($journals) || time() > $end;
+		sleep(rand(0.08));
+	} else {
+		sleep(rand(0.6));
+	}
 	return $self->kill9($mode);
 }
 
