@@ -149,8 +149,8 @@ page_look(struct wal_job *job, const struct data_file *f, uint64_t segment, uint
 	int ended;
 
 	kind = wal_page_look(page, WAL_PAGE_LEN, &h);
-	if (kind == WAL_PAGE_ZERO && !page_is_zero(page))
-		kind = WAL_PAGE_INVALID;
+	/* A zero header before other bytes is what a power loss leaves of a write into a fresh segment. No server reads it;
+	 * where WAL must be, the records end there and that is found. */
 	if (kind == WAL_PAGE_CLEAR)
 		found_note(&found->nclear, &found->first_clear, offset);
 	if (kind == WAL_PAGE_INVALID)
