@@ -61,6 +61,7 @@ class Accountant:
         self.pages = {}     # counter without the granule -> the ciphertext known, zeros where none
         self.on_disk = {}   # disk -> the same, of that disk alone; kept for disks that a served wire is compared with
         self.torn = {}      # counter without the granule -> {granule: {bytes}} that a power loss put there
+        self.headerless = set()  # granules that a power loss left without any header before them
         self.w6 = 0
         self.w6_bytes = 0
         self.count = {"observations": 0, "bytes": 0, "ciphertext": 0, "violations": 0, "clear": 0, "unknown": 0, "unserved": 0, "torn": 0}
@@ -78,6 +79,10 @@ class Accountant:
         count["bytes"] += len(data)
         self.sources[source] = self.sources.get(source, 0) + len(data)
         if kind == tape.UNKNOWN:
+            granules = {bytes(data[at:at + 8]) for at in range(0, len(data), 8)} - {bytes(8)}
+            if granules <= self.headerless:
+                count["torn"] += len(granules)
+                return
             count["unknown"] += 1
             self.show("no valid page header", source=source, offset=offset, begin=data[:24].hex())
             return
@@ -107,6 +112,9 @@ class Accountant:
 
     def lost_power(self, header, offset, data):
         """After a power loss these bytes stand behind this header."""
+        if not any((header.magic, header.info, header.tli, header.pageaddr)):
+            self.headerless.update(bytes(data[at:at + 8]) for at in range(0, len(data) - 7, 8))
+            return
         if header.kind != tape.ENCRYPTED:
             return
         torn = self.torn.setdefault((header.epoch, header.tli, header.generation, header.pageaddr // PAGE), {})

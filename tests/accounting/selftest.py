@@ -76,6 +76,12 @@ def accounts():
     judge.take("disk:a", tape.ENCRYPTED, tape.Header(new), 0, new)
     check("... others at the same place are", judge.count["violations"] == 125)
     judge = accountant.Accountant(accountant.Keystream(KEYS))
+    judge.lost_power(tape.Header(bytes(24)), 4096, old[1024:1536])
+    judge.take("wire:a", tape.UNKNOWN, tape.Header(bytes(24)), 0, bytes(4096) + old[1024:1536] + bytes(3584))
+    check("... nor are those that it left without a header", judge.count["unknown"] == 0 and judge.count["torn"] == 64)
+    judge.take("wire:a", tape.UNKNOWN, tape.Header(bytes(24)), 0, bytes(4096) + old[1024:1528] + b"secret!!" + bytes(3584))
+    check("... if they are the same", judge.count["unknown"] == 1)
+    judge = accountant.Accountant(accountant.Keystream(KEYS))
     for source, data, disk in (("disk:a", more, None), ("wire:a", more, "disk:a")):
         judge.remember(source, tape.ENCRYPTED, tape.Header(data), 0, data) if source == "disk:a" else None
         judge.take(source, tape.ENCRYPTED, tape.Header(data), 0, data, disk)

@@ -546,6 +546,22 @@ class Tracer:
                               f"not {ours[first:first + 16].hex()}; header {theirs[first // PAGE * PAGE:][:24].hex()}, "
                               f"not {ours[first // PAGE * PAGE:][:24].hex()}; the last calls: {self.last}")
 
+    def tell_torn(self, image, changed):
+        """Sectors that now stand behind a header that they were not written under."""
+        for page in sorted({s * SECTOR // PAGE for s in changed}):
+            first = page * PAGE // SECTOR
+            header = image.header(first)
+            # what was not written since the last fsync belongs to the header that was durable
+            durable = image.dirty[first][0][2] if first in image.dirty else header
+            for sector in range(first, first + PAGE // SECTOR):
+                if sector in changed:
+                    under = changed[sector][2]
+                else:
+                    under = image.dirty[sector][-1][2] if sector in image.dirty else durable
+                if under != header:
+                    start = sector * SECTOR
+                    self.writer.put(header, start % PAGE, image.data[start:start + SECTOR], tape.TORN)
+
     def tear(self, seed, mode):
         """A power loss: sectors written since the last fsync become one of what they may be."""
         rng = random.Random(seed)
@@ -555,7 +571,8 @@ class Tracer:
                 continue
             torn["sectors"] += len(image.dirty)
             whole = {}
-            changed = []
+            changed = {}
+            middle = sorted(image.dirty)[len(image.dirty) // 2]
             for sector in sorted(image.dirty):
                 versions = image.dirty[sector]
                 if mode == "none":
@@ -565,24 +582,24 @@ class Tracer:
                         whole[sector // 8] = rng.random() < 0.5
                     pick = versions[-1] if whole[sector // 8] else versions[0]
                 elif mode == "tail":  # what comes later arrived, what comes first did not
-                    pick = versions[-1] if sector > sorted(image.dirty)[len(image.dirty) // 2] else versions[0]
+                    pick = versions[-1] if sector > middle else versions[0]
                 elif mode == "head":
-                    pick = versions[-1] if sector <= sorted(image.dirty)[len(image.dirty) // 2] else versions[0]
+                    pick = versions[-1] if sector <= middle else versions[0]
                 else:  # "random": each sector on its own, any state it was in
                     pick = rng.choice(versions)
                 if pick != versions[-1]:
-                    changed.append((sector, pick[2]))
-                    start = sector * SECTOR
-                    size = min(SECTOR, len(image.data) - start)
-                    image.data[start:start + size] = pick[1][:size]
-            if changed:
-                torn["changed"] += len(changed)
-                with open(path, "r+b") as f:
-                    f.write(image.data)
-                for sector, written_under in changed if WAL_NAME.fullmatch(os.path.basename(path)) else ():
-                    if written_under != image.header(sector):
-                        start = sector * SECTOR
-                        self.writer.put(image.header(sector), start % PAGE, image.data[start:start + SECTOR], tape.TORN)
+                    changed[sector] = pick
+            if not changed:
+                continue
+            torn["changed"] += len(changed)
+            for sector, pick in changed.items():
+                start = sector * SECTOR
+                size = min(SECTOR, len(image.data) - start)
+                image.data[start:start + size] = pick[1][:size]
+            with open(path, "r+b") as f:
+                f.write(image.data)
+            if WAL_NAME.fullmatch(os.path.basename(path)):
+                self.tell_torn(image, changed)
         # names of other files than WAL's (the journal): those changed since the directory's fsync may be as before
         for path, states in sorted(self.history.items()):
             if WAL_NAME.fullmatch(os.path.basename(path)) or os.path.dirname(path) != self.wal:
