@@ -11,6 +11,7 @@
 /* What libpq may hold of one message that is not whole yet. A walsender's are at most 128 KiB, results here far less:
  * a peer that announces more would make libpq hold it all. */
 #define PARTIAL_MAX (4u << 20)
+#define READS_AT_ONCE 8
 
 enum upstream_state {
 	UPSTREAM_CONNECTING,
@@ -390,19 +391,22 @@ static void
 on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct upstream *u = w->data;
-	int before = 0, after = 0;
+	int before = 0, after = 0, reads = 0;
 
 	(void)loop;
 	(void)revents;
+	(void)ioctl(PQsocket(u->conn), FIONREAD, &before);
+	/* what waits is taken in some goes before anybody else is served: fewer and larger writes wake the client less */
 	do {
-		/* how much of one message libpq holds is its secret; by what leaves the socket a slow flood is noticed (what
-		 * arrives meanwhile is not counted), a fast one when it is whole */
-		(void)ioctl(PQsocket(u->conn), FIONREAD, &before);
 		if (!PQconsumeInput(u->conn))
 			u->eof = true;
+		/* how much of one message libpq holds is its secret; by what leaves the socket a slow flood is noticed (what
+		 * arrives meanwhile is not counted), a fast one when it is whole */
+		after = 0;
 		(void)ioctl(PQsocket(u->conn), FIONREAD, &after);
 		if (before > after)
 			u->unread += (size_t)(before - after);
+		before = after;
 		if (u->unread > PARTIAL_MAX) {
 			oversized(u);
 			return;
@@ -411,7 +415,8 @@ on_readable(struct ev_loop *loop, ev_io *w, int revents)
 			/* nothing was asked: only notices may come, which this takes in */
 			(void)PQisBusy(u->conn);
 		pump(u);
-	} while (u->state != UPSTREAM_DEAD && !u->paused && !u->eof && ssl_pending(u));
+	} while (u->state != UPSTREAM_DEAD && !u->paused && !u->eof &&
+	         (ssl_pending(u) || (after > 0 && ++reads < READS_AT_ONCE)));
 }
 
 static void
