@@ -11,7 +11,7 @@
 /* What libpq may hold of one message that is not whole yet. A walsender's are at most 128 KiB, results here far less:
  * a peer that announces more would make libpq hold it all. */
 #define PARTIAL_MAX (4u << 20)
-#define READS_AT_ONCE 8
+#define READS_AT_ONCE 16
 
 enum upstream_state {
 	UPSTREAM_CONNECTING,
