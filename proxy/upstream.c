@@ -5,13 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "walcrypt/pgfile.h"
 
 /* What libpq may hold of one message that is not whole yet. A walsender's are at most 128 KiB, results here far less:
  * a peer that announces more would make libpq hold it all. */
 #define PARTIAL_MAX (4u << 20)
-#define READS_AT_ONCE 16
+#define DRY_READS 64
+/* A read that brings this much is followed by another one at once, and so on. */
+#define BULK (16u << 10)
+#define BULK_READS 16
+/* While a base backup comes over TCP, the kernel wakes us for this much, or we look after this time. */
+#define BULK_LOWAT (256 << 10)
+#define BULK_TICK_S 0.01
+#define WIDEN_READS 3
 
 enum upstream_state {
 	UPSTREAM_CONNECTING,
@@ -27,7 +35,7 @@ struct upstream {
 	char name[64];
 	PGconn *conn;
 	ev_io read, write;
-	ev_timer timer;
+	ev_timer timer, tick;
 	enum upstream_state state;
 	const struct upstream_handler *handler;
 	void *owner;
@@ -36,8 +44,11 @@ struct upstream {
 	PGresult *answer;  /* of the present question */
 	char parting[256]; /* what the server said last while nothing was asked of it */
 	bool paused, pumping, again;
-	bool eof;      /* libpq says that the connection is gone; what it holds still counts */
-	size_t unread; /* bytes received since the last whole message, about */
+	bool eof;       /* libpq says that the connection is gone; what it holds still counts */
+	unsigned widen; /* reads that may still enlarge libpq's buffer */
+	unsigned dry;   /* reads since the last whole message */
+	size_t passed;  /* bytes of messages handed on by the last read */
+	size_t unread;  /* bytes received since the last whole message, about */
 	int timeout_ms;
 };
 
@@ -242,7 +253,7 @@ pump_result(struct upstream *u)
 	if (PQisBusy(u->conn))
 		return false;
 	res = PQgetResult(u->conn);
-	u->unread = 0;
+	u->unread = u->dry = 0;
 	if (u->state == UPSTREAM_ASKING) {
 		if (res != NULL) {
 			PQclear(u->answer);
@@ -294,13 +305,14 @@ pump_copy(struct upstream *u)
 
 	if (n == 0)
 		return false;
-	u->unread = 0;
+	u->unread = u->dry = 0;
 	if (n > (int)PARTIAL_MAX) {
 		PQfreemem(data);
 		oversized(u);
 		return false;
 	}
 	if (n > 0) {
+		u->passed += (size_t)n;
 		if (u->handler->copy(u->owner, (uint8_t *)data, (size_t)n) != 0)
 			u->paused = true;
 		PQfreemem(data);
@@ -387,36 +399,70 @@ ssl_pending(struct upstream *u)
 	return ssl != NULL && SSL_pending(ssl) > 0;
 }
 
+/* Read once. How much of one message libpq holds is its secret; when many reads have brought no whole one, what leaves
+ * the socket is counted. (What arrives meanwhile is not: a fast flood is noticed when it is whole.) */
+static void
+consume(struct upstream *u)
+{
+	bool count = ++u->dry > DRY_READS;
+	int before = 0, after = 0;
+
+	if (count)
+		(void)ioctl(PQsocket(u->conn), FIONREAD, &before);
+	if (!PQconsumeInput(u->conn))
+		u->eof = true;
+	else if (count && ioctl(PQsocket(u->conn), FIONREAD, &after) == 0 && before > after)
+		u->unread += (size_t)(before - after);
+	if (!u->eof && u->state == UPSTREAM_IDLE)
+		/* nothing was asked: only notices may come, which this takes in */
+		(void)PQisBusy(u->conn);
+}
+
 static void
 on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct upstream *u = w->data;
-	int before = 0, after = 0, reads = 0;
+	unsigned reads = 0;
 
 	(void)loop;
 	(void)revents;
-	(void)ioctl(PQsocket(u->conn), FIONREAD, &before);
-	/* what waits is taken in some goes before anybody else is served: fewer and larger writes wake the client less */
 	do {
-		if (!PQconsumeInput(u->conn))
-			u->eof = true;
-		/* how much of one message libpq holds is its secret; by what leaves the socket a slow flood is noticed (what
-		 * arrives meanwhile is not counted), a fast one when it is whole */
-		after = 0;
-		(void)ioctl(PQsocket(u->conn), FIONREAD, &after);
-		if (before > after)
-			u->unread += (size_t)(before - after);
-		before = after;
-		if (u->unread > PARTIAL_MAX) {
-			oversized(u);
-			return;
+		u->passed = 0;
+		consume(u);
+		if (u->widen > 0) {
+			/* libpq doubles a buffer that it finds full, and keeps it: fewer and larger reads from here on */
+			u->widen--;
+			consume(u);
 		}
-		if (!u->eof && u->state == UPSTREAM_IDLE)
-			/* nothing was asked: only notices may come, which this takes in */
-			(void)PQisBusy(u->conn);
 		pump(u);
+		if (u->unread > PARTIAL_MAX && u->state != UPSTREAM_DEAD)
+			oversized(u);
+		/* in bulk, some reads together are one write downstream */
 	} while (u->state != UPSTREAM_DEAD && !u->paused && !u->eof &&
-	         (ssl_pending(u) || (after > 0 && ++reads < READS_AT_ONCE)));
+	         (ssl_pending(u) || (u->passed >= BULK && ++reads < BULK_READS)));
+}
+
+static void
+on_tick(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct upstream *u = w->data;
+
+	if (ev_is_active(&u->read))
+		on_readable(loop, &u->read, revents);
+}
+
+void
+upstream_bulk(struct upstream *u, bool on)
+{
+	int lowat = on ? BULK_LOWAT : 1;
+
+	/* where it is refused, or means nothing, as on a Unix socket, there is only more waking up */
+	if (setsockopt(PQsocket(u->conn), SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat)) != 0)
+		return;
+	ev_timer_stop(u->loop, &u->tick);
+	u->widen = on ? WIDEN_READS : 0;
+	if (on)
+		ev_timer_again(u->loop, &u->tick);
 }
 
 static void
@@ -549,7 +595,8 @@ upstream_new(struct ev_loop *loop, const struct upstream_conf *conf, const struc
 	ev_init(&u->read, on_connecting);
 	ev_init(&u->write, on_connecting);
 	ev_timer_init(&u->timer, on_timeout, conf->connect_timeout_ms / 1000.0, 0.);
-	u->read.data = u->write.data = u->timer.data = u;
+	ev_timer_init(&u->tick, on_tick, BULK_TICK_S, BULK_TICK_S);
+	u->read.data = u->write.data = u->tick.data = u->timer.data = u;
 	if ((u->conn = connect_start(conf)) == NULL) {
 		err_nomem(err);
 		goto fail;
@@ -586,6 +633,7 @@ upstream_close(struct upstream *u)
 	ev_io_stop(u->loop, &u->read);
 	ev_io_stop(u->loop, &u->write);
 	ev_timer_stop(u->loop, &u->timer);
+	ev_timer_stop(u->loop, &u->tick);
 }
 
 void
@@ -623,7 +671,7 @@ upstream_query(struct upstream *u, const char *sql, struct err *err)
 	if (u->state == UPSTREAM_DEAD || !PQsendQuery(u->conn, sql))
 		return conn_error(u, err, "could not send a command to");
 	u->state = UPSTREAM_BUSY;
-	u->unread = 0;
+	u->unread = u->dry = 0;
 	u->paused = false;
 	flush(u);
 	rearm(u);
