@@ -127,6 +127,7 @@ backup_copy_end(struct session *s, bool waits, const PGresult *first)
 	struct err err = {0};
 
 	(void)waits;
+	upstream_bulk(s->up, false);
 	if (first != NULL && PQresultStatus(first) == PGRES_FATAL_ERROR)
 		return; /* passed on as it comes */
 	if ((b->stream != NULL && backupstream_finish(b->stream, &err) != 0) || message_copy_done(&s->out, &err) != 0) {
@@ -153,6 +154,7 @@ backup_result(struct session *s, PGresult *res)
 		session_ready(s);
 	else if (status == PGRES_COPY_OUT && s->state == SESSION_COMMAND) {
 		session_move(s, SESSION_BACKUP);
+		upstream_bulk(s->up, true);
 		session_pass(s, res);
 	} else if (status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
 		PQclear(res);

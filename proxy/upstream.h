@@ -81,6 +81,9 @@ bool upstream_blocked(const struct upstream *u);
 /* After copy returned 1. Calls the handler for what libpq holds already. */
 void upstream_resume(struct upstream *u);
 
+/* Much comes, and throughput counts for more than the milliseconds until it is looked at. */
+void upstream_bulk(struct upstream *u, bool on);
+
 /* A size as SHOW prints it ("16MB", "8192", "1GB"), in bytes; 0 when it is none. */
 uint64_t upstream_size_parse(const char *text);
 
