@@ -152,6 +152,9 @@ class Tracer:
             raise Trouble(f"the tracer does not know {name}({args[:200]}")
         if self.UNREADABLE.search(args) and self.unreadable(name, args):
             return
+        if name.startswith(("pwrite", "write")) and self.NAMELESS.match(args):
+            self.unseen_write(args)
+            return
         try:
             handler(pid, args, result)
         except (AttributeError, ValueError, KeyError, IndexError) as fault:
@@ -160,7 +163,8 @@ class Tracer:
     FD = re.compile(r'(\d+)<([^>]*)>(\(deleted\))?')
     STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 
-    # killed while strace looked: an address stands where a string should
+    # killed while strace looked: the descriptor's name is missing, or an address stands where a string should
+    NAMELESS = re.compile(r"\d+, ")
     UNREADABLE = re.compile(r"(^|, |iov_base=)0x[0-9a-f]{6,}")
 
     def unreadable(self, name, args):
@@ -171,11 +175,16 @@ class Tracer:
             self.unsure = True
             return True
         if name.startswith(("pwrite", "write")):
-            _, path, _ = self.fd(args)
-            if path and self.inside(path):
-                self.unseen.add(path)
+            self.unseen_write(args)
             return True
         return False
+
+    def unseen_write(self, args):
+        _, path, _ = self.fd(args)
+        if path is None:
+            self.unseen.update(self.files)
+        elif self.inside(path):
+            self.unseen.add(path)
 
     def fd(self, args):
         match = self.FD.match(args)
@@ -439,6 +448,7 @@ class Tracer:
     # the trace
 
     LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+|\?\?\?)\((.*)|(\+\+\+|---).*)\n?$", re.S)
+    NO_ERRNO = re.compile(r"\(errno \d{5,}\)\s*$")
     # another process went first, or this one was killed inside the call
     CUT = re.compile(r" ?<(unfinished|detached) \.\.\.>\s*$")
     RESULT = re.compile(r"\)\s+= (-?\d+|\?)(?:<[^>]*>(?:\(deleted\))?)?(?: .*)?$", re.S)
@@ -477,7 +487,8 @@ class Tracer:
             if not end:
                 raise Trouble(f"no result in: {name}({rest[:200]} ... {rest[-200:]}")
             cut = len(rest) - len(rest[-4096:]) + end.start()
-            if end.group(1) == "?":
+            # killed inside: no result, or a register that could not be read any more
+            if end.group(1) == "?" or self.NO_ERRNO.search(rest[-80:]):
                 self.pending[pid] = (name, rest[:cut])
                 continue
             self.call(pid, name, rest[:cut], int(end.group(1)))
