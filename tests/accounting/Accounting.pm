@@ -314,7 +314,8 @@ sub catch_up
 sub promote
 {
 	my ($self) = @_;
-	$self->{node}->safe_psql('postgres', 'SELECT pg_promote()');
+	# not by SQL: replay may cancel a query
+	PostgreSQL::Test::Utils::system_or_bail('pg_ctl', '-D', $self->{node}->data_dir, '-s', '-W', 'promote');
 	$self->{node}->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 'not promoted';
 	return;
 }
