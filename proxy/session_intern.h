@@ -24,8 +24,8 @@
 #include "replication/startup.h"
 
 /* Above high the upstream is not read until the client has taken all but low. max only a fault reaches. */
-#define SESSION_OUT_HIGH (1u << 20)
-#define SESSION_OUT_LOW (256u << 10)
+#define SESSION_OUT_HIGH (256u << 10)
+#define SESSION_OUT_LOW (64u << 10)
 #define SESSION_OUT_MAX (4u << 20)
 /* What a client may have sent ahead. */
 #define SESSION_IN_HIGH (64u << 10)
