@@ -21,14 +21,17 @@
 #define MAX_LINES 1024
 #define FILE_LEN (HEADER_LEN + MAX_LINES * LINE_LEN)
 #define BOOT_ID_LEN 36
+#define COVER_ENOUGH (UINT64_C(1) << 20)
 
 struct slot {
 	uint64_t sequence;
 	uint64_t incarnation;
 	uint64_t position;
 	uint64_t reserved;
-	uint8_t mac[32];
+	uint8_t mac[32], mac_before[32];
 	char boot_id[BOOT_ID_LEN];
+	uint32_t has_before;
+	uint32_t zero;
 	uint32_t crc; /* of all before; 0 sequence and 0 crc: never written */
 };
 
@@ -42,7 +45,7 @@ struct line {
 	struct slot slot[2];
 	uint8_t unused[LINE_LEN - 56 - 2 * sizeof(struct slot)];
 };
-_Static_assert(sizeof(struct slot) == 104, "a slot has no padding");
+_Static_assert(sizeof(struct slot) == 144, "a slot has no padding");
 _Static_assert(sizeof(struct line) == LINE_LEN, "a line is one sector");
 
 struct ledger {
@@ -60,6 +63,8 @@ struct ledger_trace {
 	uint32_t segment_size;
 	struct digest *blank, *running; /* keyed HMAC: with nothing in it; of the present segment */
 	uint64_t pos;                   /* one past the last byte pushed; 0: nothing yet */
+	bool has_before;                /* the segment before the present one was pushed whole */
+	uint8_t before[32];             /* its HMAC */
 };
 
 static uint32_t
@@ -321,6 +326,8 @@ place_fill(struct ledger_place *place, const struct slot *s)
 	place->incarnation = s->incarnation;
 	place->position = s->position;
 	memcpy(place->mac, s->mac, sizeof(place->mac));
+	place->has_before = s->has_before != 0;
+	memcpy(place->mac_before, s->mac_before, sizeof(place->mac_before));
 }
 
 int
@@ -371,25 +378,6 @@ ledger_renew(struct ledger *l, const struct ledger_line *line, uint64_t old_inca
 	return rc;
 }
 
-/* Raise the line to position, its plaintext's HMAC being mac. Mutex held. */
-static int
-line_advance(struct ledger *l, struct line *at, uint64_t position, const uint8_t mac[static 32], struct err *err)
-{
-	struct slot next = *line_slot(at);
-
-	if (position > next.reserved || memcmp(next.boot_id, l->boot_id, BOOT_ID_LEN) != 0) {
-		next.reserved = position + LEDGER_RESERVE;
-		memcpy(next.boot_id, l->boot_id, BOOT_ID_LEN);
-		line_put(at, &next);
-		if (make_durable(l, err) != 0)
-			return -1;
-	}
-	next.position = position;
-	memcpy(next.mac, mac, sizeof(next.mac));
-	line_put(at, &next);
-	return 0;
-}
-
 struct ledger_trace *
 ledger_trace_new(struct ledger *l, const struct ledger_line *line, const struct ledger_place *place,
                  const struct data_key *wal_key, uint32_t segment_size, struct err *err)
@@ -434,24 +422,17 @@ ledger_trace_free(struct ledger_trace *t)
 }
 
 uint64_t
-ledger_check_start(const struct ledger_place *place, uint32_t segment_size)
+ledger_check_start(const struct ledger_place *place, uint32_t segment_size, bool with_before)
 {
-	return place->position == 0 ? 0 : (place->position - 1) & ~(uint64_t)(segment_size - 1);
+	uint64_t start = place->position == 0 ? 0 : (place->position - 1) & ~(uint64_t)(segment_size - 1);
+
+	return with_before && start >= segment_size ? start - segment_size : start;
 }
 
-/* Take in bytes of one segment: [t->pos, t->pos + len) does not cross a boundary. */
-static int
-trace_add(struct ledger_trace *t, const uint8_t *data, size_t len, struct err *err)
+bool
+ledger_check_before(const struct ledger_place *place, uint32_t segment_size)
 {
-	if (t->pos % t->segment_size == 0) {
-		digest_free(t->running);
-		if ((t->running = digest_copy(t->blank, err)) == NULL)
-			return -1;
-	}
-	if (digest_update(t->running, data, len, err) != 0)
-		return -1;
-	t->pos += len;
-	return 0;
+	return place->has_before && place->position - ledger_check_start(place, segment_size, false) < COVER_ENOUGH;
 }
 
 static int
@@ -467,6 +448,63 @@ trace_mac(struct ledger_trace *t, uint8_t mac[static 32], struct err *err)
 		memcpy(mac, out, 32);
 	digest_free(d);
 	return rc == 32 ? 0 : -1;
+}
+
+/* Take in bytes of one segment: [t->pos, t->pos + len) does not cross a boundary. */
+static int
+trace_add(struct ledger_trace *t, const uint8_t *data, size_t len, struct err *err)
+{
+	if (t->pos % t->segment_size == 0) {
+		t->has_before = t->running != NULL;
+		if (t->running != NULL && trace_mac(t, t->before, err) != 0)
+			return -1;
+		digest_free(t->running);
+		if ((t->running = digest_copy(t->blank, err)) == NULL)
+			return -1;
+	}
+	if (digest_update(t->running, data, len, err) != 0)
+		return -1;
+	t->pos += len;
+	return 0;
+}
+
+/* What is known of the segment before the one that t is in: by t itself, or by the line as it stands. */
+static void
+before_fill(const struct ledger_trace *t, const struct slot *now, struct slot *next)
+{
+	uint64_t segment = (t->pos - 1) / t->segment_size;
+
+	if (t->has_before) {
+		next->has_before = 1;
+		memcpy(next->mac_before, t->before, sizeof(next->mac_before));
+	} else if (now->position == segment * t->segment_size && now->position != 0) {
+		next->has_before = 1;
+		memcpy(next->mac_before, now->mac, sizeof(next->mac_before));
+	} else if (now->position == 0 || (now->position - 1) / t->segment_size != segment) {
+		next->has_before = 0;
+		memset(next->mac_before, 0, sizeof(next->mac_before));
+	}
+}
+
+/* Raise the line to where t is, its plaintext's HMAC being mac. Mutex held. */
+static int
+line_advance(struct ledger_trace *t, const uint8_t mac[static 32], struct err *err)
+{
+	struct ledger *l = t->ledger;
+	struct slot now = *line_slot(t->at), next = now;
+
+	if (t->pos > next.reserved || memcmp(next.boot_id, l->boot_id, BOOT_ID_LEN) != 0) {
+		next.reserved = t->pos + LEDGER_RESERVE;
+		memcpy(next.boot_id, l->boot_id, BOOT_ID_LEN);
+		line_put(t->at, &next);
+		if (make_durable(l, err) != 0)
+			return -1;
+	}
+	next.position = t->pos;
+	memcpy(next.mac, mac, sizeof(next.mac));
+	before_fill(t, &now, &next);
+	line_put(t->at, &next);
+	return 0;
 }
 
 /* Does the stream go on where it was? Sets the place of the first push. */
@@ -496,15 +534,21 @@ ledger_trace_check(struct ledger_trace *t, uint64_t pos, const uint8_t *data, si
 	*done = *same = false;
 	if (trace_join(t, pos, err) != 0)
 		return -1;
-	len = least(len, t->place.position - t->pos);
-	if (trace_add(t, data, len, err) != 0)
-		return -1;
+	while (len > 0 && t->pos < t->place.position) {
+		size_t part = least(least(len, t->segment_size - t->pos % t->segment_size), t->place.position - t->pos);
+
+		if (trace_add(t, data, part, err) != 0)
+			return -1;
+		data += part;
+		len -= part;
+	}
 	if (t->pos < t->place.position)
 		return 0;
 	if (trace_mac(t, mac, err) != 0)
 		return -1;
 	*done = true;
-	*same = memcmp(mac, t->place.mac, sizeof(mac)) == 0;
+	*same = memcmp(mac, t->place.mac, sizeof(mac)) == 0 &&
+	        (!t->has_before || memcmp(t->before, t->place.mac_before, sizeof(t->before)) == 0);
 	return 0;
 }
 
@@ -564,7 +608,7 @@ ledger_trace_record(struct ledger_trace *t, uint64_t pos, const uint8_t *data, s
 	if (line_slot(t->at)->incarnation != t->place.incarnation)
 		rc = err_set(err, ERR_REFUSED, "this timeline's WAL is encrypted under a new incarnation by now");
 	else if (line_slot(t->at)->position < t->pos)
-		rc = line_advance(t->ledger, t->at, t->pos, mac, err);
+		rc = line_advance(t, mac, err);
 	pthread_mutex_unlock(&t->ledger->mutex);
 	return rc;
 }

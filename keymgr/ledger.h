@@ -3,10 +3,12 @@
  *
  * One line per (system identifier, timeline, hash of the timeline's history, id of the WAL key): a random 64-bit
  * incarnation, which enters the generation of every page, the highest position sent, and an HMAC-SHA256 of the
- * plaintext of the segment that holds the byte before that position, from the segment's start up to it. Before more is
- * sent, that segment is read from the upstream again and must give the same HMAC; else the line gets a new incarnation:
- * the upstream has been rolled back (a restored snapshot, a discarded promotion), and what it writes now must meet
- * another keystream.
+ * plaintext of the segment that holds the byte before that position, from the segment's start up to it; and that of the
+ * whole segment before it. Before more is sent, they are read from the upstream again and must give the same HMACs;
+ * else the line gets a new incarnation: the upstream has been rolled back (a restored snapshot, a discarded promotion),
+ * and what it writes now must meet another keystream. The segment before is read while less than 1 MiB of the present
+ * one is covered: two histories that part earlier may begin a segment alike, but not for so long without a commit's
+ * time.
  *
  * On disk (docs/formats/ledger.md): a header of 4096 bytes, then lines of 512 bytes: identity with checksum, and two
  * slots that are written in turn with a sequence number and a checksum. The file is mapped shared and a slot is written
@@ -41,6 +43,8 @@ struct ledger_place {
 	uint64_t incarnation;
 	uint64_t position; /* one past the last byte sent; 0: none yet under this incarnation */
 	uint8_t mac[32];   /* of the plaintext of its segment up to it */
+	bool has_before;
+	uint8_t mac_before[32]; /* of the whole segment before that one */
 };
 
 /*
@@ -71,8 +75,10 @@ struct ledger_trace *ledger_trace_new(struct ledger *l, const struct ledger_line
                                       const struct ledger_place *place, const struct data_key *wal_key,
                                       uint32_t segment_size, struct err *err);
 void ledger_trace_free(struct ledger_trace *t); /* NULL allowed */
-/* Where a check of place begins: the start of the segment of its last byte. */
-uint64_t ledger_check_start(const struct ledger_place *place, uint32_t segment_size);
+/* Where a check of place begins: the start of the segment of its last byte, or with_before of the one before it. */
+uint64_t ledger_check_start(const struct ledger_place *place, uint32_t segment_size, bool with_before);
+/* Should the segment before be checked too, if the upstream has it? */
+bool ledger_check_before(const struct ledger_place *place, uint32_t segment_size);
 /*
  * The check: push plaintext from ledger_check_start on; *done once position is reached, *same says whether it is what
  * was sent under this incarnation. Nothing is recorded.

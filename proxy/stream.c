@@ -2,7 +2,7 @@
  * stream: START_REPLICATION PHYSICAL. For a node with a keyset:
  *
  *   1 IDENTIFY_SYSTEM, and TIMELINE_HISTORY of the timeline asked for: which line of the ledger it is
- *   2 check: the segment of the line's position is read again and compared; else the line gets a new incarnation
+ *   2 check: what was sent last is read again and must be the same; else the line gets a new incarnation
  *   3 the upstream is asked from the beginning of the segment that holds the start; what lies before the start is
  * dropped 4 each message: recorded in the ledger, encrypted, sent as one message of the same length (finding P1) 5 the
  * end: CopyDone passes both ways, then the upstream's results
@@ -40,6 +40,7 @@ struct stream {
 	struct ledger_line line;
 	struct ledger_place place;
 	struct ledger_trace *trace;
+	bool check_before; /* the segment before the last one is wanted too */
 	bool check_done, check_same, check_failed;
 	struct walsink *sink;
 	struct stage *chain;
@@ -330,11 +331,26 @@ renew(struct session *s, const char *why)
 		start(s);
 }
 
+static void check_begin(struct session *s);
+
+/* The upstream has not all that the check wants: perhaps it has the last segment alone. */
+static void
+check_short(struct session *s)
+{
+	struct stream *st = s->stream;
+
+	if (st->check_before) {
+		st->check_before = false;
+		check_begin(s);
+	} else
+		renew(s, "upstream does not have the WAL any more that was sent last");
+}
+
 static void
 on_slot(struct session *s, const PGresult *res)
 {
 	(void)res; /* what is wrong with it the START_REPLICATION will say */
-	renew(s, "upstream does not have the WAL any more that was sent last");
+	check_short(s);
 }
 
 static void
@@ -347,7 +363,7 @@ check_over(struct session *s)
 	if (!st->check_done && st->check_failed && s->temporary_slot != NULL)
 		session_ask(s, s->temporary_slot, on_slot);
 	else if (!st->check_done)
-		renew(s, "upstream does not have the WAL any more that was sent last");
+		check_short(s);
 	else if (!st->check_same)
 		renew(s, "upstream's WAL differs from what was sent before: it has been rolled back");
 	else
@@ -406,14 +422,33 @@ check_copy_end(struct session *s, bool waits, const PGresult *first)
 static const struct session_mode check_mode = {check_result, check_copy, check_copy_end};
 
 static void
-check(struct session *s)
+check_begin(struct session *s)
 {
 	struct stream *st = s->stream;
 	uint32_t segment_size = upstream_facts(s->up)->segment_size;
 	const struct keyset_epoch *epoch = keyset_wal_write(st->keyset, st->line.tli);
 	struct err err = {0};
-	const char *why;
 	char sql[96], lsn[LSN_TEXT_LEN];
+
+	st->check_failed = false;
+	ledger_trace_free(st->trace);
+	st->trace = ledger_trace_new(s->proxy->ledger, &st->line, &st->place, &epoch->key, segment_size, &err);
+	if (st->trace == NULL) {
+		session_drop(s, &err);
+		return;
+	}
+	lsn_format(lsn, ledger_check_start(&st->place, segment_size, st->check_before));
+	snprintf(sql, sizeof(sql), "START_REPLICATION PHYSICAL %s TIMELINE %" PRIu32, lsn, st->line.tli);
+	session_query(s, sql, &check_mode);
+}
+
+static void
+check(struct session *s)
+{
+	struct stream *st = s->stream;
+	const struct keyset_epoch *epoch = keyset_wal_write(st->keyset, st->line.tli);
+	struct err err = {0};
+	const char *why;
 
 	if (key_id(epoch->key.bytes, (size_t)epoch->key.len, st->line.key_id, &err) != 0 ||
 	    ledger_find(s->proxy->ledger, &st->line, &st->place, &why, &err) != 0) {
@@ -431,14 +466,8 @@ check(struct session *s)
 		renew(s, "upstream is behind what was sent: it has been rolled back");
 		return;
 	}
-	st->trace = ledger_trace_new(s->proxy->ledger, &st->line, &st->place, &epoch->key, segment_size, &err);
-	if (st->trace == NULL) {
-		session_drop(s, &err);
-		return;
-	}
-	lsn_format(lsn, ledger_check_start(&st->place, segment_size));
-	snprintf(sql, sizeof(sql), "START_REPLICATION PHYSICAL %s TIMELINE %" PRIu32, lsn, st->line.tli);
-	session_query(s, sql, &check_mode);
+	st->check_before = ledger_check_before(&st->place, upstream_facts(s->up)->segment_size);
+	check_begin(s);
 }
 
 /* 1: which line it is. */

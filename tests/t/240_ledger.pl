@@ -131,10 +131,10 @@ sub edit_slots
 	my ($code) = @_;
 	my $path = $proxy->keystore . '/ledger';
 	my $ledger = slurp_file($path);
-	for my $at (4096 + 56, 4096 + 160) {
-		my $slot = substr($ledger, $at, 104);
-		die 'the crc is another one' if unpack('Q', $slot) != 0 && unpack('V', substr($slot, 100)) != crc32c(substr($slot, 0, 100));
-		substr($ledger, $at, 104, $code->($slot));
+	for my $at (4096 + 56, 4096 + 200) {
+		my $slot = substr($ledger, $at, 144);
+		die 'the crc is another one' if unpack('Q', $slot) != 0 && unpack('V', substr($slot, 140)) != crc32c(substr($slot, 0, 140));
+		substr($ledger, $at, 144, $code->($slot));
 	}
 	open(my $f, '+<:raw', $path) or die;
 	print $f $ledger;
@@ -143,13 +143,13 @@ sub edit_slots
 }
 is(unpack('a8', slurp_file($proxy->keystore . '/ledger')), 'WCLEDGR1', 'the ledger is what docs/formats/ledger.md says');
 $proxy->kill9;
-edit_slots(sub { my ($slot) = @_; substr($slot, 64, 36, 'another-boot-another-boot-another-bo'); return substr($slot, 0, 100) . pack('V', crc32c(substr($slot, 0, 100))); });
+edit_slots(sub { my ($slot) = @_; substr($slot, 96, 36, 'another-boot-another-boot-another-bo'); return substr($slot, 0, 140) . pack('V', crc32c(substr($slot, 0, 140))); });
 $proxy->start;
 receive($much);
 is(incarnations(), 4, 'a crash of the operating system begins a new incarnation');
 like(slurp_file($proxy->logfile), qr/begins a new incarnation: the operating system went down/, 'and the log says why');
 $proxy->stop;
-edit_slots(sub { my ($slot) = @_; substr($slot, 64, 36, 'another-boot-another-boot-another-bo'); return substr($slot, 0, 100) . pack('V', crc32c(substr($slot, 0, 100))); });
+edit_slots(sub { my ($slot) = @_; substr($slot, 96, 36, 'another-boot-another-boot-another-bo'); return substr($slot, 0, 140) . pack('V', crc32c(substr($slot, 0, 140))); });
 $proxy->start;
 receive($much);
 is(incarnations(), 4, 'after a clean stop it does not');
