@@ -7,7 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "walcrypt/pgfile.h"
+#include "proxy/upstream_ask.h"
 
 /* What libpq may hold of one message that is not whole yet. A walsender's are at most 128 KiB, results here far less:
  * a peer that announces more would make libpq hold it all. */
@@ -52,12 +52,6 @@ struct upstream {
 	int timeout_ms;
 };
 
-struct question {
-	const char *sql;
-	int column;
-	int (*take)(struct upstream *u, const PGresult *res, const char *value, struct err *err);
-};
-
 static void pump(struct upstream *u);
 
 static void
@@ -89,110 +83,12 @@ conn_error(struct upstream *u, struct err *err, const char *what)
 	return -1;
 }
 
-static int
-refuse(struct upstream *u, struct err *err, const char *what, const char *value, const char *want)
-{
-	err_set(err, ERR_REFUSED, "upstream \"%s\" is not supported: its %s is %s", u->name, what, value);
-	err_sqlstate(err, "0A000");
-	return err_detail(err, "walcrypt supports %s.", want);
-}
-
-/* The questions, in order, and what their answers must be. */
-
-static int
-take_system(struct upstream *u, const PGresult *res, const char *value, struct err *err)
-{
-	char *end;
-
-	u->facts.system_identifier = strtoull(value, &end, 10);
-	if (*value == '\0' || *end != '\0' || PQnfields(res) < 3)
-		return err_set(err, ERR_FAILED, "upstream \"%s\" answered IDENTIFY_SYSTEM with \"%s\"", u->name, value);
-	u->facts.tli = (uint32_t)strtoul(PQgetvalue(res, 0, 1), NULL, 10);
-	if (u->facts.tli == 0 || lsn_parse(PQgetvalue(res, 0, 2), &u->facts.flush_lsn) != 0)
-		return err_set(err, ERR_FAILED, "upstream \"%s\" answered IDENTIFY_SYSTEM with timeline %s, position \"%s\"",
-		               u->name, PQgetvalue(res, 0, 1), PQgetvalue(res, 0, 2));
-	return 0;
-}
-
-static int
-take_standby(struct upstream *u, const PGresult *res, const char *value, struct err *err)
-{
-	(void)res;
-	(void)err;
-	u->facts.standby = strcmp(value, "off") != 0;
-	return 0;
-}
-
-static int
-take_block_size(struct upstream *u, const PGresult *res, const char *value, struct err *err)
-{
-	(void)res;
-	return strcmp(value, "8192") == 0 ? 0 : refuse(u, err, "block size", value, "a block size of 8192");
-}
-
-static int
-take_wal_block_size(struct upstream *u, const PGresult *res, const char *value, struct err *err)
-{
-	(void)res;
-	return strcmp(value, "8192") == 0 ? 0 : refuse(u, err, "WAL block size", value, "a WAL block size of 8192");
-}
-
-static int
-take_file_size(struct upstream *u, const PGresult *res, const char *value, struct err *err)
-{
-	(void)res;
-	return strcmp(value, "1GB") == 0 ? 0 : refuse(u, err, "segment size", value, "relation segments of 1GB");
-}
-
-static int
-take_wal_segment_size(struct upstream *u, const PGresult *res, const char *value, struct err *err)
-{
-	uint64_t size = upstream_size_parse(value);
-
-	(void)res;
-	if (size < 1u << 20 || size > 1u << 30 || (size & (size - 1)) != 0)
-		return refuse(u, err, "wal_segment_size", value, "powers of two from 1MB to 1GB");
-	u->facts.segment_size = (uint32_t)size;
-	return 0;
-}
-
-static int
-take_checksums(struct upstream *u, const PGresult *res, const char *value, struct err *err)
-{
-	(void)res;
-	(void)err;
-	u->facts.checksums = strcmp(value, "on") == 0;
-	return 0;
-}
-
-static const struct question questions[] = {
-    {"SHOW block_size", 0, take_block_size},    {"SHOW wal_block_size", 0, take_wal_block_size},
-    {"SHOW segment_size", 0, take_file_size},   {"SHOW wal_segment_size", 0, take_wal_segment_size},
-    {"SHOW data_checksums", 0, take_checksums}, {"SHOW in_hot_standby", 0, take_standby},
-    {"IDENTIFY_SYSTEM", 0, take_system},
-};
-#define NQUESTIONS (sizeof(questions) / sizeof(questions[0]))
-
-static int
-check_version(struct upstream *u, struct err *err)
-{
-	int major = PQserverVersion(u->conn) / 10000;
-	const char *text = PQparameterStatus(u->conn, "server_version");
-	char want[64];
-
-	u->facts.version = PQserverVersion(u->conn);
-	if (major >= UPSTREAM_OLDEST && major <= UPSTREAM_NEWEST)
-		return 0;
-	snprintf(want, sizeof(want), "PostgreSQL %d to %d", UPSTREAM_OLDEST, UPSTREAM_NEWEST);
-	return refuse(u, err, "version", text == NULL ? "unknown" : text, want);
-}
-
 static void
 ask_next(struct upstream *u)
 {
 	struct err err = {0};
 
-	if (upstream_query(u, questions[u->asked].sql, &err) != 0)
+	if (upstream_query(u, upstream_questions[u->asked].sql, &err) != 0)
 		fail(u, &err);
 	else
 		u->state = UPSTREAM_ASKING;
@@ -202,7 +98,8 @@ ask_next(struct upstream *u)
 static void
 asked(struct upstream *u)
 {
-	const struct question *q = &questions[u->asked];
+	const struct upstream_question *q = &upstream_questions[u->asked];
+	struct upstream_answer answer = {u->name, u->conn, &u->facts};
 	PGresult *res = u->answer;
 	struct err err = {0};
 
@@ -217,9 +114,9 @@ asked(struct upstream *u)
 		err_sqlstate(&err, "08P01");
 		err_detail(&err, "%s", *message == '\0' ? "It may not be a PostgreSQL server." : message);
 		fail(u, &err);
-	} else if (q->take(u, res, PQgetvalue(res, 0, q->column), &err) != 0)
+	} else if (q->take(&answer, res, PQgetvalue(res, 0, q->column), &err) != 0)
 		fail(u, &err);
-	else if (++u->asked < NQUESTIONS)
+	else if (++u->asked < upstream_nquestions)
 		ask_next(u);
 	else {
 		ev_timer_stop(u->loop, &u->timer);
@@ -505,6 +402,7 @@ static void
 on_connecting(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct upstream *u = w->data;
+	struct upstream_answer answer = {u->name, u->conn, &u->facts};
 	struct err err = {0};
 
 	(void)loop;
@@ -532,7 +430,7 @@ on_connecting(struct ev_loop *loop, ev_io *w, int revents)
 	if (PQsetnonblocking(u->conn, 1) != 0) {
 		conn_error(u, &err, "could not talk to");
 		fail(u, &err);
-	} else if (check_version(u, &err) != 0)
+	} else if (upstream_check_version(&answer, &err) != 0)
 		fail(u, &err);
 	else
 		ask_next(u);
@@ -713,20 +611,4 @@ upstream_resume(struct upstream *u)
 {
 	u->paused = false;
 	pump(u);
-}
-
-uint64_t
-upstream_size_parse(const char *text)
-{
-	static const struct {
-		const char *unit;
-		unsigned shift;
-	} units[] = {{"", 0}, {"B", 0}, {"kB", 10}, {"MB", 20}, {"GB", 30}, {"TB", 40}};
-	char *end;
-	uint64_t n = strtoull(text, &end, 10);
-
-	for (size_t i = 0; end != text && i < sizeof(units) / sizeof(units[0]); i++)
-		if (strcmp(end, units[i].unit) == 0)
-			return n <= UINT64_MAX >> units[i].shift ? n << units[i].shift : 0;
-	return 0;
 }

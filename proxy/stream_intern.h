@@ -1,0 +1,37 @@
+/* stream_intern: a stream for stream.c (the stream itself) and stream_check.c (what must be known before it). */
+#ifndef PROXY_STREAM_INTERN_H
+#define PROXY_STREAM_INTERN_H
+
+#include "proxy/session_intern.h"
+#include "replication/copymsg.h"
+#include "replication/stage.h"
+
+/* The chain's end: one CopyData message for what the stage hands on between two CHUNK_WAL_END. */
+struct walsink {
+	struct stage base;
+	struct buffer *out;
+	struct copymsg header; /* of the upstream's message */
+	size_t begun;
+	bool open;
+	_Atomic uint64_t *sent; /* of the session's card */
+};
+
+struct stream {
+	const struct keyset *keyset; /* NULL: a clear node */
+	uint64_t system_identifier, flush_lsn;
+	uint32_t current_tli;
+	struct ledger_line line;
+	struct ledger_place place;
+	struct ledger_trace *trace;
+	bool check_before; /* the segment before the last one is wanted too */
+	bool check_done, check_same, check_failed;
+	struct walsink *sink;
+	struct stage *chain;
+	bool client_done, server_done;
+	bool server_shut; /* the upstream ended without CopyDone: it shuts down */
+};
+
+/* 3: everything is known; the client's command goes to the upstream. */
+void stream_start(struct session *s);
+
+#endif
