@@ -172,6 +172,11 @@ treat_wal(struct backupstage *b, struct err *err)
 		        b->member.name, (unsigned long long)b->member.size);
 		return err_sqlstate(err, "XX001");
 	}
+	/* two files of one backup may hold different text for one page: a .partial and the segment after a switch, an
+	 * archive folder inside the data directory */
+	if (wal_random_generation(&b->walfile.generation, err) != 0)
+		return -1;
+	b->walfile.generation |= WAL_GENERATION_PROXY;
 	b->walfile.segment_size = (uint32_t)b->member.size;
 	b->walfile.tli = b->file.tli;
 	b->walfile.pageaddr = pgfile_wal_segno(&b->file, b->walfile.segment_size) * b->member.size;
@@ -480,10 +485,8 @@ backupstage_new(const struct backupstage_conf *conf, struct stage *next, struct 
 	b->base.ops = &backupstage_ops;
 	if (copy_conf(b, conf, err) != 0 ||
 	    (b->page_cipher = page_cipher_new(keyset_relation(conf->keyset), err)) == NULL ||
-	    (b->wal_cipher = wal_cipher_new(conf->keyset, err)) == NULL ||
-	    wal_random_generation(&b->walfile.generation, err) != 0)
+	    (b->wal_cipher = wal_cipher_new(conf->keyset, err)) == NULL)
 		goto fail;
-	b->walfile.generation |= WAL_GENERATION_PROXY;
 	b->walfile.cipher = b->wal_cipher;
 	b->base.next = next;
 	return &b->base;

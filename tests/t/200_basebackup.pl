@@ -48,6 +48,21 @@ for my $form (@forms) {
 
 # tar format, its parts looked at as they are and unpacked
 command_ok([ 'pg_basebackup', @via, '-D', "$base/tar", '-F', 't', '-X', 'fetch' ], 'pg_basebackup in tar format');
+{
+	# an archive folder inside the data directory may hold two texts of one page: each file has a generation of its own
+	my $archive = $red->data_dir . '/archive';
+	my ($segment) = glob($red->data_dir . '/pg_wal/0000000100000000*');
+	mkdir $archive;
+	mkdir "$archive/again";
+	system_or_bail('cp', $segment, $_) for $archive, "$archive/again";
+	command_ok([ 'pg_basebackup', @via, '-D', "$base/twice", '-F', 't', '-X', 'none' ], 'with an archive folder in it');
+	mkdir "$base/twice/x";
+	system_or_bail('tar', '-xf', "$base/twice/base.tar", '-C', "$base/twice/x", 'archive');
+	my @generation = map { unpack('L<', substr(slurp_file($_), 20, 4)) } glob("$base/twice/x/archive/0*"), glob("$base/twice/x/archive/again/0*");
+	is(scalar @generation, 2, 'two files of one segment');
+	isnt($generation[0], $generation[1], 'under two generations');
+	system_or_bail('rm', '-r', $archive);
+}
 is(marked("$base/tar"), 0, 'no marker in the archives');
 mkdir "$base/untar";
 command_ok([ 'tar', '-x', '-f', "$base/tar/base.tar", '-C', "$base/untar" ], 'tar takes the archive');
