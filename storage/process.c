@@ -147,8 +147,11 @@ process_copies_raw(void)
 	for (size_t i = 0; i < sizeof(reading) / sizeof(reading[0]); i++)
 		if (word_is(s, len, reading[i]))
 			return false;
-	/* No SQL statement begins with a word that has an underscore, and every replication command that copies files does.
-	 */
+	/* No SQL statement begins with a word that has an underscore, and every replication command that copies files does;
+	 * their scanner knows no comments in front of it (repl_scanner.l). */
+	for (size_t i = 0; i < len; i++)
+		if (s[i] != '_' && ((s[i] | 0x20) < 'a' || (s[i] | 0x20) > 'z'))
+			return false;
 	return memchr(s, '_', len) != NULL;
 }
 

@@ -52,6 +52,12 @@ sub backup_through
 for my $connection ('replication=true', 'replication=database') {
 	unlike(backup_through($connection), qr/\Q$marker\E/, "BASE_BACKUP with $connection sends no clear row");
 }
+# a replication command begins with its word; SQL with a comment in front is SQL, whose files are not copied raw
+for my $statement ('/*a_b*/CREATE DATABASE copied STRATEGY file_copy', "--a_b\nCREATE DATABASE copied2 STRATEGY file_copy") {
+	my ($ok, $out, $err) = run_in($node, 'psql', '-XAt', '-d', $node->connstr('postgres') . ' replication=database', '-c', $statement);
+	my ($name) = $statement =~ /DATABASE (\w+)/;
+	is($node->safe_psql($name, 'SELECT count(*) > 100 FROM pg_class'), 't', "$name is a sound database") or diag($err);
+}
 command_ok([ 'pg_basebackup', '-D', "$tmp/backup", '-Ft', '-X', 'fetch', '--no-verify-checksums', '-d', $node->connstr ], 'stock pg_basebackup');
 command_ok([ 'pg_basebackup', '-D', "$tmp/backup_plain", '-X', 'fetch', '--no-verify-checksums', '-T', "$tmp/space=$tmp/space2", '-T', "$tmp/elsewhere=$tmp/elsewhere2", '-d', $node->connstr ], 'and to plain files');
 is(join(' ', files_containing($marker, "$tmp/backup", "$tmp/backup_plain", "$tmp/space2")), '', 'a base backup is ciphertext, with its WAL');
