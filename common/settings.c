@@ -53,10 +53,14 @@ const struct settings_option settings_options[] = {
     {"node", "keyset", SETTING_NAME, NODE(keyset), NULL, 0, 0,
      "keyset in the keystore under which its files are encrypted; none: the node is clear; must be set"},
     {"node", "kek", SETTING_NAME, NODE(kek), NULL, 0, 0, "[kek] section whose cluster key wraps the keyset"},
+    {"node", "allow_clear", SETTING_BOOL, NODE(allow_clear), "off", 0, 0,
+     "let a node without keyset take backups and WAL in clear"},
     {"node", "datadir", SETTING_PATH, NODE(datadir), NULL, 0, 0, "data directory, when it is on this machine"},
     {"profile", "keyset", SETTING_NAME, NODE(keyset), NULL, 0, 0,
      "keyset in the keystore under which what it takes is encrypted; none: clear; must be set"},
     {"profile", "kek", SETTING_NAME, NODE(kek), NULL, 0, 0, "[kek] section whose cluster key wraps the keyset"},
+    {"profile", "allow_clear", SETTING_BOOL, NODE(allow_clear), "off", 0, 0,
+     "let a profile without keyset take backups and WAL in clear"},
 };
 const size_t settings_noptions = sizeof(settings_options) / sizeof(settings_options[0]);
 

@@ -24,10 +24,11 @@ struct settings_kek { /* [kek NAME] */
 
 struct settings_node { /* [node NAME] or [profile NAME] */
 	char *name;
-	bool profile;   /* a profile never becomes an upstream: no conninfo, no datadir */
-	char *conninfo; /* how to reach this node as an upstream; NULL: it cannot be one yet */
-	char *keyset;   /* folder in the keystore; NULL: `none`, the node is clear */
-	char *kek;      /* name of its [kek] section; NULL when clear */
+	bool profile;     /* a profile never becomes an upstream: no conninfo, no datadir */
+	char *conninfo;   /* how to reach this node as an upstream; NULL: it cannot be one yet */
+	char *keyset;     /* folder in the keystore; NULL: `none`, the node is clear */
+	char *kek;        /* name of its [kek] section; NULL when clear */
+	bool allow_clear; /* keyset NULL: it may take what its upstream sends, in clear */
 	char *datadir;
 };
 

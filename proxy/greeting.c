@@ -62,6 +62,11 @@ identify(struct session *s, struct err *err)
 		return err_hint(
 		    err, "The user's name says which node or profile it is: set user in the connection string to one of them.");
 	}
+	if (s->node->keyset == NULL && !s->node->settings->allow_clear) {
+		err_set(err, ERR_REFUSED, "node \"%s\" is clear: what it takes would leave the proxy unencrypted", st->user);
+		err_sqlstate(err, "28000");
+		return err_hint(err, "If that is meant, set allow_clear = on in its section.");
+	}
 	return 0;
 }
 

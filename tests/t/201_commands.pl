@@ -12,7 +12,7 @@ $red->init(allows_streaming => 1, extra => ['-k']);
 $red->append_conf('postgresql.conf', "wal_keep_size = 128MB\n");
 $red->start;
 my $proxy = Walcrypt::Proxy->new(
-	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, plain => { keyset => 'none' }, store => { keyset => 'blue', profile => 1 } });
+	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, plain => { keyset => 'none', allow_clear => 'on' }, store => { keyset => 'blue', profile => 1 } });
 $proxy->key_init('blue');
 $proxy->start;
 
@@ -65,6 +65,7 @@ is($red->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0'
 
 # by mistake
 my @mistakes = (
+	[ $proxy->connstr('red') . ' replication=true', qr/node "red" is clear.*HINT.*allow_clear/s ],
 	[ $proxy->connstr('nobody') . ' replication=true', qr/no node or profile "nobody".*HINT/s ],
 	[ $proxy->connstr('blue') . ' dbname=postgres', qr/this is walcrypt-proxy.*HINT/s ],
 	[ $proxy->connstr('blue') . ' dbname=postgres replication=database', qr/logical replication.*HINT/s ],
@@ -123,7 +124,7 @@ append_to_file($proxy->conf, "nonsense = 1\n");
 kill HUP => $proxy->pid;
 wait_for_file_line($proxy->logfile, qr/the configuration stays as it was:.*nonsense/, $before);
 $proxy->write_conf;
-$proxy->{nodes}{green} = { keyset => 'none' };
+$proxy->{nodes}{green} = { keyset => 'none', allow_clear => 'on' };
 $proxy->write_conf;
 $before = $proxy->log_size;
 kill HUP => $proxy->pid;

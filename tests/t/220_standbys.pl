@@ -12,7 +12,7 @@ $red->init(allows_streaming => 1, extra => ['-k']);
 $red->append_conf('postgresql.conf', "wal_keep_size = 256MB\nlog_statement = none\n");
 $red->start;
 $red->safe_psql('postgres', 'CREATE TABLE t (i int, text text); INSERT INTO t SELECT i, i::text FROM generate_series(1, 1000) i');
-my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, green => { keyset => 'green' }, plain => { keyset => 'none' } });
+my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, green => { keyset => 'green' }, plain => { keyset => 'none', allow_clear => 'on' } });
 $proxy->key_init($_) for qw(blue green);
 $proxy->start;
 
