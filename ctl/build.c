@@ -176,7 +176,11 @@ node_keyset(const struct build_options *o, const char *name, char keyset[static 
 	if (settings != NULL && settings->nnodes > 0) {
 		if ((node = settings_node(settings, name)) == NULL)
 			result = err_set(err, ERR_USAGE, "\"%s\" has no [node %s]", settings->file, name);
-		else if (node->keyset == NULL)
+		else if (node->profile) {
+			err_set(err, ERR_REFUSED, "\"%s\" is a profile, which never becomes a server", name);
+			result = err_hint(err, "Give it a [node %s] section instead; pg_basebackup makes an archive's base backup.",
+			                  name);
+		} else if (node->keyset == NULL)
 			result = err_set(err, ERR_REFUSED, "node \"%s\" has no keyset: its standby would be clear", name);
 		else
 			snprintf(keyset, SETTINGS_NAME_MAX + 1, "%s", node->keyset);

@@ -50,8 +50,12 @@ keystore_lock(const char *keystore, struct err *err)
 
 	if (fd < 0 && errno == ENOENT && durable_mkdir(keystore, 0700, err) == 0)
 		fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
+	if (fd < 0) {
+		err_os(err, errno, "could not open keystore \"%s\"", keystore);
+		return err_hint(
+		    err, "Its parent folder must be there and belong to the user that runs this and the proxy: install -d "
+		         "-m 700 -o USER FOLDER");
+	}
 	if (flock(fd, LOCK_EX) != 0) {
 		err_os(err, errno, "could not lock keystore \"%s\"", keystore);
 		close(fd);

@@ -1,5 +1,6 @@
 #include "proxy/site.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,10 @@ node_unlock(const struct site *site, struct site_node *node, struct err *err)
 
 	snprintf(path, sizeof(path), "%s/%s", site->settings->keystore, node->settings->keyset);
 	snprintf(live, sizeof(live), "%.*s/live", PATH_MAX - 6, path);
+	if (access(path, R_OK | X_OK) != 0 && errno != ENOENT) {
+		err_os(err, errno, "could not read keyset \"%s\"", path);
+		return err_hint(err, "Run walcrypt-ctl key init and the proxy as one user, who owns the keystore.");
+	}
 	if (!keydir_exists(path)) {
 		err_set(err, ERR_REFUSED, "there is no keyset \"%s\" in keystore \"%s\"", node->settings->keyset,
 		        site->settings->keystore);
