@@ -61,7 +61,7 @@ sub new
 {
 	my ($class, $node, %params) = @_;
 	mkdir "$params{dir}/tapes";
-	return bless { node => $node, source => 'disk:' . $node->name, kills => 0, %params }, $class;
+	return bless { node => $node, source => 'disk:' . $node->name, kills => 0, first => 1, %params }, $class;
 }
 
 sub node { return $_[0]{node}; }
@@ -105,7 +105,7 @@ sub launch
 	my %env = %{ $self->{env} // {} };
 	my @command = ('python3', "$Accounting::tools/tracer.py", '--data', $node->data_dir, '--source', $self->{source},
 		'--tapes', "$self->{dir}/tapes", '--events', "$self->{dir}/events", '--log', $node->logfile, '--sync-delay', $self->{sync_delay} // 4000,
-		(keys %env ? () : '--stock'), (map { ('--env', "$_=$env{$_}") } sort keys %env), '--', 'postgres', '-D', $node->data_dir);
+		(keys %env ? () : '--stock'), ($self->{first} ? '--first' : ()), (map { ('--env', "$_=$env{$_}") } sort keys %env), '--', 'postgres', '-D', $node->data_dir);
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0) {
 		@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
@@ -115,6 +115,7 @@ sub launch
 		exec(@command) or POSIX::_exit(127);
 	}
 	$self->{tracer} = $pid;
+	$self->{first} = 0;
 	push @running, $self;
 	return;
 }
@@ -276,6 +277,7 @@ sub clone
 	my $user = defined $params{user} ? " user=$params{user}" : '';
 	PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir);
 	mkdir $node->basedir;
+	$self->{first} = 1;
 	PostgreSQL::Test::Utils::system_or_bail('pg_basebackup', '-D', $node->data_dir, '-d', $relay->connstr . $user, '-c', 'fast', '--no-sync',
 		@{ $params{extra} // [] });
 	$node->append_conf('postgresql.conf', 'port = ' . $node->port . "\nunix_socket_directories = '" . $node->host . "'\n");

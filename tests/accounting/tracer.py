@@ -92,7 +92,7 @@ class Image:
 
 
 class Tracer:
-    def __init__(self, data, source, tapes, stock=False):
+    def __init__(self, data, source, tapes, stock=False, first=False):
         self.root = os.path.realpath(data)
         self.wal = os.path.join(self.root, "pg_wal")
         self.writer = tape.Writer(tapes, source)
@@ -106,15 +106,19 @@ class Tracer:
         self.last = collections.deque(maxlen=40)
         self.clock = 0
         self.counts = dict.fromkeys(("writes", "bytes", "fsyncs", "recycled", "created", "removed", "journal", "history"), 0)
-        self.scan()
+        self.scan(first)
 
-    def scan(self):
-        """What pg_wal holds before the server starts; all of it durable."""
+    def scan(self, first):
+        """What pg_wal holds before the server starts; all of it durable. first: nobody has put it on a tape yet."""
         for folder, _, names in os.walk(self.wal):
             for name in names:
                 path = os.path.join(folder, name)
                 with open(path, "rb") as f:
                     self.files[path] = Image(f.read())
+                if first and WAL_NAME.fullmatch(name) and not HISTORY_TEXT.fullmatch(self.files[path].data):
+                    data = self.files[path].data
+                    for page in range(0, len(data), PAGE):
+                        self.writer.put(data[page:page + tape.HEADER], 0, data[page:page + PAGE])
 
     # names
 
@@ -637,13 +641,14 @@ def main():
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--stock", action="store_true",
                         help="no storage layer: WAL buffers go on changing while the kernel copies them, the disk decides")
+    parser.add_argument("--first", action="store_true", help="the directory is new here: what pg_wal holds goes on the tape")
     parser.add_argument("--sync-delay", type=int, default=0, help="microseconds that each fdatasync waits before it begins: more to tear")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     # a terminal's ^C is for the test, which ends the server; we end when the server has
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tracer = Tracer(args.data, args.source, args.tapes, args.stock)
+    tracer = Tracer(args.data, args.source, args.tapes, args.stock, args.first)
     order = f"{args.data.rstrip('/')}/../tear.{args.source.replace(':', '-')}"
     if os.path.exists(order):
         os.unlink(order)
