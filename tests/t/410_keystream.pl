@@ -1,4 +1,4 @@
-# W1 on encrypted servers: over 50 kill -9s with torn sectors, two promotions and recycled segments no keystream is used twice, on
+# W1 on encrypted servers: over 50 kill -9s with torn sectors, two promotions, recycled segments and a restored snapshot no keystream is used twice, on
 # the disks of primary and standby and on the wire to a standby and to pg_receivewal, and no acknowledged transaction is lost.
 # ROUNDS=n runs more, SEED=n repeats; docs/testing-keystream.md tells how it works and what it found with stale generations.
 use strict;
@@ -115,6 +115,28 @@ for my $round (1 .. $rounds) {
 	}
 }
 compare();
+
+# The primary is put back to a snapshot of its files and goes on differently; what was acknowledged since is gone with it.
+my $live = $primary->node->data_dir;
+my %until_snapshot = %{ $load->{acknowledged} };
+$primary->stop;
+system_or_bail('cp', '-a', $live, "$dir/snapshot");
+$primary->start;
+$load->start($primary->node, 3, 40);
+$load->finish;
+compare();
+$primary->stop;
+$standby->stop;
+system_or_bail('rm', '-rf', $live);
+system_or_bail('cp', '-a', "$dir/snapshot", $live);
+$load->{acknowledged} = \%until_snapshot;
+$primary->start;
+$load->start($primary->node, 3, 40);
+$load->finish;
+push @lost, map { "$_ after the snapshot was put back" } $load->lost($primary->node);
+attach();
+compare();
+
 $receiver->stop;
 $standby->stop;
 $primary->stop;
