@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "walcrypt/digest.h"
+#include "walcrypt/load.h"
 #include "walcrypt/pgfile.h"
 #include "walcrypt/wal.h"
 
@@ -37,33 +38,6 @@ struct walscan {
 	uint64_t last, end; /* the last whole record */
 	uint64_t records;
 };
-
-static uint16_t
-load16(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static uint32_t
-load32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static uint64_t
-load64(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
 
 static int
 bad(struct err *err, const char *what, uint64_t lsn, const char *text)

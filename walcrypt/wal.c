@@ -6,6 +6,7 @@
 #include "walcrypt/cipher.h"
 #include "walcrypt/digest.h"
 #include "walcrypt/granule.h"
+#include "walcrypt/load.h"
 #include "walcrypt/random.h"
 #include "walcrypt/secmem.h"
 
@@ -26,33 +27,6 @@ struct wal_cipher {
 	const struct keyset *ks;
 	struct cipher *by_epoch[KEYSET_MAX_EPOCHS]; /* by epoch modulo 128; NULL where the keyset has none */
 };
-
-static uint16_t
-load16(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static uint32_t
-load32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static uint64_t
-load64(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
 
 static uint8_t *
 put_be(uint8_t *p, uint64_t v, int len)
