@@ -44,6 +44,22 @@ same(const char *a, const char *b)
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
+unsigned
+conf_line(const struct conf *c, const char *kind, const char *name, const char *entry)
+{
+	for (size_t i = 0; i < c->nsections; i++) {
+		const struct conf_section *s = &c->sections[i];
+
+		if (!same(s->kind, kind) || !same(s->name, name))
+			continue;
+		for (size_t j = 0; j < s->nentries; j++)
+			if (strcmp(s->entries[j].name, entry) == 0)
+				return s->entries[j].line;
+		return s->line;
+	}
+	return 0;
+}
+
 static int
 section_add(struct conf *c, unsigned line, const char *text, const char *end, struct err *err)
 {

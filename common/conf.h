@@ -43,6 +43,9 @@ struct conf *conf_parse(const char *file, const char *text, size_t len, struct e
 struct conf *conf_load(const char *path, struct err *err);
 void conf_free(struct conf *c); /* NULL allowed */
 
+/* The line where an entry of a section stands, else the section's, else 0. name: NULL for a section without one. */
+unsigned conf_line(const struct conf *c, const char *kind, const char *name, const char *entry);
+
 /* ERR_USAGE with "file:line: " before the text. Returns -1. */
 int conf_error(struct err *err, const struct conf *c, unsigned line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

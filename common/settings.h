@@ -32,8 +32,11 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	char *datadir;
 };
 
+struct conf;
+
 struct settings {
-	char *file; /* where it was read from, absolute */
+	char *file;        /* where it was read from, absolute */
+	struct conf *conf; /* its text, for messages that name a line */
 	char *listen_addr;
 	int listen_port;                   /* 0: no TCP listener */
 	char *unix_socket_dir;             /* NULL: none */
@@ -62,6 +65,11 @@ struct settings *settings_parse(const char *path, const char *text, size_t len, 
 void settings_free(struct settings *s);
 const struct settings_node *settings_node(const struct settings *s, const char *name); /* NULL when there is none */
 const struct settings_kek *settings_kek(const struct settings *s, const char *name);
+
+/* ERR_USAGE naming file and line of an option (of its section, when the option is not set), as conf_error does; name:
+ * NULL for [walcrypt]. Returns -1. */
+int settings_error(const struct settings *s, const char *kind, const char *name, const char *option, struct err *err,
+                   const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
 enum settings_kind {
 	SETTING_TEXT,

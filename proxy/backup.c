@@ -199,7 +199,7 @@ guard_make(struct session *s, const char *libraries, struct err *err)
 	static const char head[] =
 	    "# walcrypt: this directory is encrypted; without its storage layer the server must not start\n"
 	    "shared_preload_libraries = '";
-	const char *library = s->site->guard_library;
+	const char *library = s->site->settings->guard_library;
 	char *out = s->backup->guard;
 	size_t used = sizeof(head) - 1;
 	bool odd = strpbrk(library, " ,") != NULL;

@@ -95,7 +95,7 @@ show_status(struct session *s)
 	pair(&t, "version", "%s", PROXY_VERSION);
 	pair(&t, "started", "%s", when);
 	pair(&t, "uptime_s", "%lld", (long long)(time(NULL) - p->started));
-	pair(&t, "config_file", "%s", p->conf_file);
+	pair(&t, "config_file", "%s", s->site->settings->file);
 	pair(&t, "keystore", "%s", s->site->settings->keystore);
 	pair(&t, "auth_type", "%s", s->site->settings->auth_type);
 	pair(&t, "workers", "%zu", p->nworkers);

@@ -326,15 +326,11 @@ test(const char *file)
 	struct settings *s = settings_load(file, &err);
 	int rc = 0;
 
-	if (s == NULL || s->keystore == NULL) {
-		if (s != NULL) {
-			err_set(&err, ERR_USAGE, "\"%s\" has no [walcrypt] section", file);
-			err_hint(&err, "The proxy needs one; conf/walcrypt.ini is a sample with every option.");
-		}
+	if (s == NULL || site_check(s, &err) != 0) {
 		log_err(LOG_FATAL, &err, NULL);
 		rc = (int)err.class;
 	} else
-		printf("%s: the configuration is fine: %zu nodes and profiles\n", file, s->nnodes);
+		printf("%s: the configuration is fine: %zu nodes and profiles\n", s->file, s->nnodes);
 	settings_free(s);
 	return rc;
 }

@@ -1,11 +1,9 @@
 #include "proxy/site.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "keymgr/provider.h"
 
@@ -19,16 +17,6 @@ node_unlock(const struct site *site, struct site_node *node, struct err *err)
 
 	snprintf(path, sizeof(path), "%s/%s", site->settings->keystore, node->settings->keyset);
 	snprintf(live, sizeof(live), "%.*s/live", PATH_MAX - 6, path);
-	if (access(path, R_OK | X_OK) != 0 && errno != ENOENT) {
-		err_os(err, errno, "could not read keyset \"%s\"", path);
-		return err_hint(err, "Run walcrypt-ctl key init and the proxy as one user, who owns the keystore.");
-	}
-	if (!keydir_exists(path)) {
-		err_set(err, ERR_REFUSED, "there is no keyset \"%s\" in keystore \"%s\"", node->settings->keyset,
-		        site->settings->keystore);
-		return err_hint(err, "Make it: walcrypt-ctl key init %s --config %s", node->settings->keyset,
-		                site->settings->file);
-	}
 	conf.uri = kek_settings->uri;
 	conf.timeout_ms = kek_settings->timeout_ms;
 	if ((kek = kek_fetch(&conf, err)) == NULL)
@@ -46,26 +34,6 @@ node_unlock(const struct site *site, struct site_node *node, struct err *err)
 	return 0;
 }
 
-/* libwalcrypt-storage.so of the installation that this program is part of. */
-static char *
-default_guard(struct err *err)
-{
-	char exe[PATH_MAX], path[PATH_MAX + 64], *slash, *out;
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-
-	if (n > 0) {
-		exe[n] = '\0';
-		for (int i = 0; i < 2; i++)
-			if ((slash = strrchr(exe, '/')) != NULL)
-				*slash = '\0';
-	} else
-		exe[0] = '\0';
-	snprintf(path, sizeof(path), "%s/lib/walcrypt/libwalcrypt-storage.so", exe);
-	if ((out = strdup(path)) == NULL)
-		err_nomem(err);
-	return out;
-}
-
 struct site *
 site_load(const char *conf_file, struct err *err)
 {
@@ -76,16 +44,7 @@ site_load(const char *conf_file, struct err *err)
 		return NULL;
 	}
 	site->refs = 1;
-	if ((site->settings = settings_load(conf_file, err)) == NULL)
-		goto fail;
-	if (site->settings->keystore == NULL) {
-		err_set(err, ERR_USAGE, "\"%s\" has no [walcrypt] section", conf_file);
-		err_hint(err, "The proxy needs one; conf/walcrypt.ini is a sample with every option.");
-		goto fail;
-	}
-	site->guard_library =
-	    site->settings->guard_library == NULL ? default_guard(err) : strdup(site->settings->guard_library);
-	if (site->guard_library == NULL)
+	if ((site->settings = settings_load(conf_file, err)) == NULL || site_check(site->settings, err) != 0)
 		goto fail;
 	if ((site->nodes = calloc(site->settings->nnodes + 1, sizeof(*site->nodes))) == NULL) {
 		err_nomem(err);
@@ -120,7 +79,6 @@ site_unref(struct site *site)
 			keydir_files_free(&site->nodes[i].files);
 		}
 	free(site->nodes);
-	free(site->guard_library);
 	settings_free(site->settings);
 	free(site);
 }

@@ -24,9 +24,10 @@ struct site {
 	atomic_int refs;
 	struct settings *settings;
 	struct site_node *nodes; /* settings->nnodes, in the file's order */
-	char *guard_library;
 };
 
+/* Would a start take it? Looks at what a configuration names, but fetches no key. */
+int site_check(const struct settings *settings, struct err *err);
 /* Blocks: providers are asked for the cluster keys. Not on an event loop. */
 struct site *site_load(const char *conf_file, struct err *err);
 struct site *site_ref(struct site *site);

@@ -1,0 +1,156 @@
+/* site_check: what a start would refuse in a configuration, as far as that can be told without fetching a key. */
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <postgresql/libpq-fe.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "proxy/site.h"
+
+static int
+check_conninfo(const struct settings *s, const struct settings_node *n, struct err *err)
+{
+	/* libpq quotes the word that it does not understand: it may be half of a password */
+	bool secret = strstr(n->conninfo, "password") != NULL || strstr(n->conninfo, "://") != NULL;
+	PQconninfoOption *options;
+	char *why = NULL;
+
+	if ((options = PQconninfoParse(n->conninfo, &why)) != NULL) {
+		PQconninfoFree(options);
+		return 0;
+	}
+	if (why == NULL)
+		return err_nomem(err);
+	settings_error(s, "node", n->name, "conninfo", err, "conninfo is no connection string of libpq");
+	why[strcspn(why, "\n")] = '\0';
+	err_detail(err, "%s", secret ? "What libpq says of it is not shown, because there is a password in it." : why);
+	PQfreemem(why);
+	return err_hint(err, "Write it as host=... port=... user=..., or as postgresql://user@host:port.");
+}
+
+static bool
+is_used(const struct settings *s, const struct settings_kek *k)
+{
+	for (size_t i = 0; i < s->nnodes; i++)
+		if (s->nodes[i].kek != NULL && strcmp(s->nodes[i].kek, k->name) == 0)
+			return true;
+	return false;
+}
+
+static int
+check_uri(const struct settings *s, const struct settings_kek *k, struct err *err)
+{
+	struct kek_conf conf = {.uri = k->uri, .terminal_fd = -1};
+	struct err why = {0};
+	struct stat st;
+	const char *path;
+
+	if (kek_check(&conf, &why) != 0) {
+		settings_error(s, "kek", k->name, "uri", err, "%s", why.text);
+		err->class = why.class;
+		return err_hint(err, "%s", why.hint[0] != '\0' ? why.hint : "Known are file:PATH and command:COMMAND.");
+	}
+	if (strncmp(k->uri, "file:", 5) != 0 || !is_used(s, k))
+		return 0;
+	path = k->uri + 5;
+	if (stat(path, &st) != 0) {
+		settings_error(s, "kek", k->name, "uri", err, "could not look at cluster key file \"%s\": %s", path,
+		               strerror(errno));
+		return err_hint(err, "walcrypt-ctl key init NAME --create-kek makes the file.");
+	}
+	return S_ISREG(st.st_mode)
+	           ? 0
+	           : settings_error(s, "kek", k->name, "uri", err, "cluster key file \"%s\" is not a regular file", path);
+}
+
+/* "Known are: a, b." */
+static int
+hint_keysets(const struct settings *s, const char *wanted, struct err *err)
+{
+	char known[128] = "", path[PATH_MAX];
+	struct dirent **list;
+	int n = scandir(s->keystore, &list, NULL, alphasort);
+	size_t used = 0;
+
+	for (int i = 0; i < n; i++) {
+		snprintf(path, sizeof(path), "%s/%s", s->keystore, list[i]->d_name);
+		if (list[i]->d_name[0] != '.' && keydir_exists(path) && used < sizeof(known))
+			used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s",
+			                         used > 0 ? ", " : " Known are: ", list[i]->d_name);
+		free(list[i]);
+	}
+	if (n >= 0)
+		free(list);
+	return err_hint(err, "Make it: walcrypt-ctl key init %s.%s%s", wanted, known, used > 0 ? "." : "");
+}
+
+static int
+check_keyset(const struct settings *s, const struct settings_node *n, struct err *err)
+{
+	const char *kind = n->profile ? "profile" : "node";
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", s->keystore, n->keyset);
+	if (access(path, R_OK | X_OK) != 0 && errno != ENOENT) {
+		settings_error(s, kind, n->name, "keyset", err, "could not read keyset \"%s\": %s", path, strerror(errno));
+		return err_hint(err, "Run walcrypt-ctl key init and the proxy as one user, who owns the keystore.");
+	}
+	if (keydir_exists(path))
+		return 0;
+	settings_error(s, kind, n->name, "keyset", err, "there is no keyset \"%s\" in keystore \"%s\"", n->keyset,
+	               s->keystore);
+	err->class = ERR_REFUSED;
+	return hint_keysets(s, n->keyset, err);
+}
+
+static int
+check_folder(const struct settings *s, const char *option, const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+		return settings_error(s, "walcrypt", NULL, option, err, "could not look at %s \"%s\": %s", option, path,
+		                      strerror(errno));
+	return S_ISDIR(st.st_mode)
+	           ? 0
+	           : settings_error(s, "walcrypt", NULL, option, err, "%s \"%s\" is not a folder", option, path);
+}
+
+static int
+check_sockets(const struct settings *s, struct err *err)
+{
+	size_t room = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("/.s.PGSQL.65535");
+
+	if (s->unix_socket_dir == NULL)
+		return 0;
+	if (strlen(s->unix_socket_dir) > room) {
+		settings_error(s, "walcrypt", NULL, "unix_socket_dir", err, "unix_socket_dir \"%s\" is too long",
+		               s->unix_socket_dir);
+		return err_hint(err, "It has at most %zu bytes.", room);
+	}
+	return check_folder(s, "unix_socket_dir", s->unix_socket_dir, err);
+}
+
+int
+site_check(const struct settings *s, struct err *err)
+{
+	if (s->keystore == NULL) {
+		err_set(err, ERR_USAGE, "\"%s\" has no [walcrypt] section", s->file);
+		return err_hint(err, "The proxy needs one; conf/walcrypt.ini is a sample with every option.");
+	}
+	if (check_sockets(s, err) != 0 || check_folder(s, "keystore", s->keystore, err) != 0)
+		return -1;
+	for (size_t i = 0; i < s->nkeks; i++)
+		if (check_uri(s, &s->keks[i], err) != 0)
+			return -1;
+	for (size_t i = 0; i < s->nnodes; i++)
+		if ((s->nodes[i].conninfo != NULL && check_conninfo(s, &s->nodes[i], err) != 0) ||
+		    (s->nodes[i].keyset != NULL && check_keyset(s, &s->nodes[i], err) != 0))
+			return -1;
+	return 0;
+}
