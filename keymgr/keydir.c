@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/durable.h"
+#include "keymgr/keydir_files.h"
 #include "keymgr/keydir_set.h"
 #include "walcrypt/secmem.h"
 
@@ -100,7 +101,7 @@ settled_load(const char *path, int how, struct places *p, struct keydir_files *f
 		return -1;
 	/* what it looked like before we had the lock does not count */
 	if (places_look(p, path, err) != 0 || check_settled(path, p, err) != 0 ||
-	    keydir_set_load(p->live, files, err) != 0) {
+	    keydir_files_load(p->live, files, err) != 0) {
 		close(fd);
 		return -1;
 	}
@@ -198,7 +199,7 @@ new_make(const struct places *p, const struct keyset *ks, const struct kek *kek,
 
 	if ((!p->has_new && durable_mkdir(p->new, 0700, err) != 0) ||
 	    keydir_set_write(p->new, ks, kek, reference, earlier, earlier_files, err) != 0 ||
-	    keydir_set_load(p->new, &files, err) != 0)
+	    keydir_files_load(p->new, &files, err) != 0)
 		return -1;
 	if ((again = keydir_set_open(p->new, &files, kek, err)) != NULL)
 		result =
@@ -223,7 +224,7 @@ check_empty(const char *path, const struct places *p, struct err *err)
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, "new") != 0)
 			empty = false;
 	closedir(dir);
-	if (p->has_new && keydir_set_load(p->new, &files, err) != 0)
+	if (p->has_new && keydir_files_load(p->new, &files, err) != 0)
 		return -1;
 	for (size_t i = 0; i < files.n; i++)
 		if (strstr(files.file[i].name, ".wkey") != NULL || strcmp(files.file[i].name, KEYDIR_JSON) == 0)
@@ -303,7 +304,7 @@ looks_whole(const char *folder)
 	struct err ignored;
 	bool whole;
 
-	if (keydir_set_load(folder, &files, &ignored) != 0)
+	if (keydir_files_load(folder, &files, &ignored) != 0)
 		return false;
 	whole = keydir_set_info(folder, &files, &info, &ignored) == 0;
 	keydir_files_free(&files);

@@ -1,6 +1,5 @@
 #include "keymgr/keydir_set.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -9,111 +8,27 @@
 #include <time.h>
 
 #include "common/durable.h"
+#include "keymgr/keydir_files.h"
 #include "keymgr/keydir_text.h"
 #include "walcrypt/digest.h"
 #include "walcrypt/secmem.h"
 
-#define NAME_LEN sizeof(((struct keydir_file *)0)->name)
-
-static bool
-is_wkey(const char *name)
-{
-	size_t len = strlen(name);
-
-	return len > 5 && strcmp(name + len - 5, ".wkey") == 0;
-}
-
-static bool
-is_temporary(const char *name)
-{
-	return strstr(name, ".tmp.") != NULL;
-}
-
-static const struct keydir_file *
-file_find(const struct keydir_files *files, const char *name)
-{
-	for (size_t i = 0; i < files->n; i++)
-		if (strcmp(files->file[i].name, name) == 0)
-			return &files->file[i];
-	return NULL;
-}
-
-static int
-by_name(const void *a, const void *b)
-{
-	return strcmp(((const struct keydir_file *)a)->name, ((const struct keydir_file *)b)->name);
-}
-
-void
-keydir_files_free(struct keydir_files *files)
-{
-	for (size_t i = 0; i < files->n; i++)
-		free(files->file[i].data);
-	free(files->file);
-	memset(files, 0, sizeof(*files));
-}
-
-static int
-file_load(const char *folder, const char *name, struct keydir_files *files, struct err *err)
-{
-	char path[PATH_MAX];
-	struct keydir_file *f, *grown;
-
-	if (strlen(name) >= NAME_LEN || files->n == KEYDIR_MAX_FILES)
-		return err_set(err, ERR_DAMAGED, "\"%s/%s\" does not belong into a key directory", folder, name);
-	if ((grown = reallocarray(files->file, files->n + 1, sizeof(*grown))) == NULL)
-		return err_nomem(err);
-	files->file = grown;
-	f = &grown[files->n];
-	memset(f, 0, sizeof(*f));
-	memcpy(f->name, name, strlen(name)); /* its length was looked at above */
-	snprintf(path, sizeof(path), "%s/%s", folder, name);
-	if ((f->data = durable_read(path, KEYDIR_MAX_FILE_LEN, &f->len, err)) == NULL)
-		return -1;
-	files->n++;
-	return 0;
-}
-
-int
-keydir_set_load(const char *folder, struct keydir_files *files, struct err *err)
-{
-	struct dirent *entry;
-	DIR *dir;
-
-	memset(files, 0, sizeof(*files));
-	if ((dir = opendir(folder)) == NULL)
-		return err_os(err, errno, "could not open key directory \"%s\"", folder);
-	while ((entry = readdir(dir)) != NULL) {
-		if (entry->d_name[0] == '.' || is_temporary(entry->d_name))
-			continue;
-		if (file_load(folder, entry->d_name, files, err) != 0) {
-			keydir_files_free(files);
-			closedir(dir);
-			return -1;
-		}
-	}
-	closedir(dir);
-	if (files->n > 0)
-		qsort(files->file, files->n, sizeof(*files->file), by_name);
-	return 0;
-}
-
 /* Where epoch i's key lies. */
 static void
-epoch_file(const struct keydir_info *info, size_t i, char name[static NAME_LEN])
+epoch_file(const struct keydir_info *info, size_t i, char name[static KEYDIR_NAME_LEN])
 {
 	if (info->epochs[i].number == info->wal_epoch)
-		snprintf(name, NAME_LEN, "wal.wkey");
+		snprintf(name, KEYDIR_NAME_LEN, "wal.wkey");
 	else
-		snprintf(name, NAME_LEN, "wal-%u.wkey", info->epochs[i].number);
+		snprintf(name, KEYDIR_NAME_LEN, "wal-%u.wkey", info->epochs[i].number);
 }
 
 /* File i of the set (0: relation.wkey, then the epochs'), and the id of the key that must be in it. */
 static const char *
-expected(const struct keydir_info *info, size_t i, char name[static NAME_LEN])
+expected(const struct keydir_info *info, size_t i, char name[static KEYDIR_NAME_LEN])
 {
 	if (i == 0) {
-		snprintf(name, NAME_LEN, "relation.wkey");
+		snprintf(name, KEYDIR_NAME_LEN, "relation.wkey");
 		return info->relation_id;
 	}
 	epoch_file(info, i - 1, name);
@@ -132,10 +47,11 @@ static int
 info_parse(const char *folder, const struct keydir_files *files, struct keydir_info *info, char *mac_hex,
            struct err *err)
 {
-	const struct keydir_file *json = file_find(files, KEYDIR_JSON);
+	const struct keydir_file *json = keydir_file_find(files, KEYDIR_JSON);
 	char path[PATH_MAX];
 
-	if (json == NULL && file_find(files, "relation.wkey") != NULL && file_find(files, "wal.wkey") != NULL) {
+	if (json == NULL && keydir_file_find(files, "relation.wkey") != NULL &&
+	    keydir_file_find(files, "wal.wkey") != NULL) {
 		err_set(err, ERR_REFUSED, "key directory \"%s\" has no %s: keys of Cluster File Encryption alone are not used",
 		        folder, KEYDIR_JSON);
 		return err_hint(err, "If it was made by walcrypt, restore %s from a copy.", KEYDIR_JSON);
@@ -149,7 +65,7 @@ info_parse(const char *folder, const struct keydir_files *files, struct keydir_i
 int
 keydir_set_info(const char *folder, const struct keydir_files *files, struct keydir_info *info, struct err *err)
 {
-	char mac_hex[KEYDIR_MAC_HEX_LEN], name[NAME_LEN];
+	char mac_hex[KEYDIR_MAC_HEX_LEN], name[KEYDIR_NAME_LEN];
 
 	if (info_parse(folder, files, info, mac_hex, err) != 0)
 		return -1;
@@ -157,7 +73,7 @@ keydir_set_info(const char *folder, const struct keydir_files *files, struct key
 		const struct keydir_file *f;
 
 		expected(info, i, name);
-		if ((f = file_find(files, name)) == NULL)
+		if ((f = keydir_file_find(files, name)) == NULL)
 			return missing(folder, name, err);
 		if (f->len != KEY_WRAPPED_LEN) {
 			err_set(err, ERR_DAMAGED, "key file \"%s/%s\" is damaged: it has %zu bytes instead of %d", folder, name,
@@ -198,7 +114,7 @@ mac_compute(const struct keydir_info *info, const struct keydir_files *files, co
 		return -1;
 	size = strlen(text) + 64;
 	for (size_t i = 0; i < files->n; i++)
-		size += files->file[i].len + NAME_LEN + 8;
+		size += files->file[i].len + KEYDIR_NAME_LEN + 8;
 	if ((input = at = malloc(size)) == NULL) {
 		err_nomem(err);
 		goto done;
@@ -210,7 +126,7 @@ mac_compute(const struct keydir_info *info, const struct keydir_files *files, co
 			at = mac_append(at, KEYDIR_JSON, text, strlen(text));
 			json_done = true;
 		}
-		if (is_wkey(f->name))
+		if (keydir_is_wkey(f->name))
 			at = mac_append(at, f->name, f->data, f->len);
 	}
 	if ((key = secmem_alloc(KEYDIR_MAC_LEN, err)) == NULL ||
@@ -238,7 +154,7 @@ file_key_id(const struct keydir_files *files, const char *name, const struct kek
 
 	if (key == NULL)
 		return -1;
-	if (key_unwrap(kek->key, file_find(files, name)->data, key, &ignored) != 0)
+	if (key_unwrap(kek->key, keydir_file_find(files, name)->data, key, &ignored) != 0)
 		result = 1;
 	else if (key_id_hex(key->bytes, (size_t)key->len, id, err) == 0)
 		result = 0;
@@ -251,7 +167,8 @@ static int
 diagnose(const char *folder, const struct keydir_info *info, const struct keydir_files *files, const struct kek *kek,
          struct err *err)
 {
-	char name[NAME_LEN], other[NAME_LEN], bad[NAME_LEN] = "", id[KEY_ID_HEX_LEN], kek_id[KEY_ID_HEX_LEN];
+	char name[KEYDIR_NAME_LEN], other[KEYDIR_NAME_LEN], bad[KEYDIR_NAME_LEN] = "", id[KEY_ID_HEX_LEN],
+	                                                    kek_id[KEY_ID_HEX_LEN];
 	size_t nopened = 0, nwkeys = 0;
 	int state;
 
@@ -267,8 +184,8 @@ diagnose(const char *folder, const struct keydir_info *info, const struct keydir
 	}
 	if (nopened == 0 && strcmp(kek_id, info->kek_id) != 0) {
 		err_set(err, ERR_WRONG_KEY, "wrong cluster key for key directory \"%s\"", folder);
-		return err_detail(err, "The keys are wrapped under cluster key %s; the provider gave %s.", info->kek_id,
-		                  kek_id);
+		return err_detail(err, "The keys are wrapped under cluster key %s; %s gave %s.", info->kek_id,
+		                  kek->source[0] != '\0' ? kek->source : "the provider", kek_id);
 	}
 	if (bad[0] != '\0') {
 		err_set(err, ERR_DAMAGED, "key file \"%s/%s\" is damaged", folder, bad);
@@ -292,7 +209,7 @@ diagnose(const char *folder, const struct keydir_info *info, const struct keydir
 		return err_hint(err, "Restore the key directory from a copy.");
 	}
 	for (size_t i = 0; i < files->n; i++)
-		nwkeys += is_wkey(files->file[i].name);
+		nwkeys += keydir_is_wkey(files->file[i].name);
 	if (nwkeys != info->nepochs + 1)
 		err_set(err, ERR_DAMAGED, "key directory \"%s\" holds key files that do not belong to its keyset", folder);
 	else
@@ -308,7 +225,7 @@ unwrap_all(const char *folder, const struct keydir_info *info, const struct keyd
 	struct keyset_epoch *epochs = secmem_alloc(info->nepochs * sizeof(*epochs), err);
 	struct data_key *relation = epochs != NULL ? secmem_alloc(sizeof(*relation), err) : NULL;
 	struct keyset *ks = NULL;
-	char name[NAME_LEN], id[KEY_ID_HEX_LEN];
+	char name[KEYDIR_NAME_LEN], id[KEY_ID_HEX_LEN];
 
 	if (relation == NULL)
 		goto done;
@@ -316,7 +233,7 @@ unwrap_all(const char *folder, const struct keydir_info *info, const struct keyd
 		const char *want = expected(info, i, name);
 		struct data_key *key = i == 0 ? relation : &epochs[i - 1].key;
 
-		if (key_unwrap(kek->key, file_find(files, name)->data, key, err) != 0) {
+		if (key_unwrap(kek->key, keydir_file_find(files, name)->data, key, err) != 0) {
 			err_context(err, "key file \"%s/%s\"", folder, name);
 			goto done;
 		}
@@ -410,7 +327,7 @@ files_make(const struct keydir_info *info, const struct keyset *ks, const struct
 		if (key_wrap(kek->key, key, f->data, err) != 0)
 			goto fail;
 	}
-	qsort(files->file, files->n, sizeof(*files->file), by_name);
+	qsort(files->file, files->n, sizeof(*files->file), keydir_file_order);
 	return 0;
 fail:
 	keydir_files_free(files);
@@ -445,7 +362,7 @@ keydir_set_write(const char *folder, const struct keyset *ks, const struct kek *
 	for (size_t i = 0; earlier_files != NULL && i < earlier_files->n; i++) {
 		const struct keydir_file *f = &earlier_files->file[i];
 
-		if (!is_wkey(f->name) && strcmp(f->name, KEYDIR_JSON) != 0 &&
+		if (!keydir_is_wkey(f->name) && strcmp(f->name, KEYDIR_JSON) != 0 &&
 		    file_write(folder, f->name, f->data, f->len, err) != 0)
 			goto done;
 	}

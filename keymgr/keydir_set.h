@@ -1,6 +1,6 @@
 /*
- * keydir_set: one folder of a key directory (live/, new/): its files as bytes, checked, opened and written.
- * keydir.c builds the key directory's life from it; nobody else includes this.
+ * keydir_set: one folder of a key directory (live/, new/): its files, loaded by keydir_files, checked, opened and
+ * written. keydir.c builds the key directory's life from it; nobody else includes this.
  */
 #ifndef KEYMGR_KEYDIR_SET_H
 #define KEYMGR_KEYDIR_SET_H
@@ -8,11 +8,7 @@
 #include "keymgr/keydir.h"
 
 #define KEYDIR_JSON "keyset.json"
-#define KEYDIR_MAX_FILES 160
-#define KEYDIR_MAX_FILE_LEN 65536
 
-/* All files of the folder, sorted by name (temporary ones left out). */
-int keydir_set_load(const char *folder, struct keydir_files *files, struct err *err);
 /* keyset.json's contents, and that all files it speaks of are there and have the right length; needs no key. */
 int keydir_set_info(const char *folder, const struct keydir_files *files, struct keydir_info *info, struct err *err);
 /* Verify everything and unwrap the keys. The four different errors of keydir.h. */

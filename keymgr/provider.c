@@ -121,6 +121,7 @@ kek_fetch(const struct kek_conf *conf, struct err *err)
 		kek_free(kek);
 		return NULL;
 	}
+	kek_reference(&full, kek->source, sizeof(kek->source));
 	return kek;
 }
 

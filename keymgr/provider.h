@@ -16,6 +16,7 @@
 struct kek {
 	uint8_t key[KEK_LEN];
 	char version[64]; /* of providers that have versions; else empty */
+	char source[512]; /* kek_reference of where it was fetched from, for messages; empty when it was not fetched */
 };
 
 /* What a [kek NAME] section or a URI says. Strings are the caller's and outlive the provider. */
