@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/fileio.h"
+
 #define MAGIC "WCJL"
 #define VERSION 1
 #define PATH_LEN 4096
@@ -56,26 +58,6 @@ file_close(int fd)
 }
 
 static int
-write_at(int fd, const void *data, size_t len, uint64_t off)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		long n = syscall(SYS_pwrite64, fd, (const uint8_t *)data + done, len - done, off + done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			if (n == 0)
-				errno = ENOSPC;
-			return -1;
-		}
-		done += (size_t)n;
-	}
-	return 0;
-}
-
-static int
 sync_fd(int fd, bool durable)
 {
 	return durable ? (int)syscall(SYS_fsync, fd) : 0;
@@ -102,7 +84,7 @@ journal_begin(const char *dir, const struct journal_page *page, bool durable, st
 	int fd = file_open(dir, JOURNAL_NAME, O_WRONLY | O_CREAT | O_TRUNC);
 
 	image.crc = crc32c_slow(&image.body, sizeof(image.body));
-	if (fd < 0 || write_at(fd, &image, sizeof(image), 0) != 0 || sync_fd(fd, durable) != 0 ||
+	if (fd < 0 || fileio_pwrite(fd, &image, sizeof(image), 0) != 0 || sync_fd(fd, durable) != 0 ||
 	    sync_dir(dir, durable) != 0) {
 		err_os(err, errno, "could not write \"%s/%s\"", dir, JOURNAL_NAME);
 		if (fd >= 0)
@@ -130,25 +112,20 @@ static int
 load(const char *dir, struct image *image, struct err *err)
 {
 	int fd = file_open(dir, JOURNAL_NAME, O_RDONLY);
-	size_t done = 0;
-	long n = 1;
+	ssize_t n = -1;
 
 	if (fd < 0 && errno == ENOENT)
 		return 0;
-	while (fd >= 0 && done < sizeof(*image) && n != 0) {
-		n = syscall(SYS_pread64, fd, (uint8_t *)image + done, sizeof(*image) - done, done);
-		if (n < 0 && errno != EINTR)
-			break;
-		done += n > 0 ? (size_t)n : 0;
-	}
-	if (fd < 0 || n < 0) {
+	if (fd >= 0)
+		n = fileio_pread(fd, image, sizeof(*image), 0);
+	if (n < 0) {
 		err_os(err, errno, "could not read \"%s/%s\"", dir, JOURNAL_NAME);
 		if (fd >= 0)
 			file_close(fd);
 		return -1;
 	}
 	file_close(fd);
-	return done == sizeof(*image) && memcmp(image->magic, MAGIC, 4) == 0 && image->version == VERSION &&
+	return n == (ssize_t)sizeof(*image) && memcmp(image->magic, MAGIC, 4) == 0 && image->version == VERSION &&
 	       image->crc == crc32c_slow(&image->body, sizeof(image->body)) &&
 	       memchr(image->body.file, '\0', sizeof(image->body.file)) != NULL && strchr(image->body.file, '/') == NULL;
 }
@@ -171,7 +148,7 @@ journal_replay(const char *dir, bool (*known)(const struct journal_page *page, v
 	}
 	fd = file_open(dir, image.body.file, O_WRONLY);
 	if (fd >= 0) {
-		rc = write_at(fd, image.body.page, sizeof(image.body.page), image.body.offset);
+		rc = fileio_pwrite(fd, image.body.page, sizeof(image.body.page), image.body.offset);
 		if (rc == 0)
 			rc = sync_fd(fd, true);
 		file_close(fd);

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/fileio.h"
 #include "common/path.h"
 #include "ctl/verify.h"
 #include "walcrypt/page.h"
@@ -99,25 +100,6 @@ found_tell(struct verify *v, const struct data_file *f, const struct found *foun
 		               (unsigned long long)found->nbad, found->first_bad, fork);
 }
 
-static ssize_t
-read_full(int fd, uint8_t *buffer, size_t len, uint64_t offset)
-{
-	size_t got = 0;
-
-	while (got < len) {
-		ssize_t n = pread(fd, buffer + got, len - got, (off_t)(offset + got));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		if (n == 0)
-			break;
-		got += (size_t)n;
-	}
-	return (ssize_t)got;
-}
-
 static int
 pages_look(struct verify *v, const struct data_file *f, int fd, struct page_cipher *cipher, const uint8_t *buffer,
            size_t npages, uint64_t offset, struct found *found, struct err *err)
@@ -157,7 +139,7 @@ verify_relation(struct verify *v, const struct data_file *f, struct page_cipher 
 	for (;;) {
 		size_t whole;
 
-		if ((n = read_full(fd, buffer, VERIFY_BUFFER_LEN, offset)) < 0) {
+		if ((n = fileio_pread(fd, buffer, VERIFY_BUFFER_LEN, offset)) < 0) {
 			err_os(err, errno, "could not read file \"%s\"", path);
 			goto done;
 		}

@@ -2,11 +2,10 @@
 
 #include <string.h>
 
+#include "storage/pagewise.h"
 #include "storage/process.h"
 #include "storage/raw.h"
 #include "storage/unlock.h"
-
-#define SCRATCH_PAGES 16
 
 static int
 decrypt(int fd, const struct file *f, uint8_t *buf, uint32_t first, uint32_t n)
@@ -45,30 +44,12 @@ read_pages(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 ssize_t
 relfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 {
-	static uint8_t scratch[SCRATCH_PAGES * PAGE_LEN] __attribute__((aligned(4096)));
-	size_t done = 0;
-
 	if (f->view == VIEW_RAW || len == 0 || off < 0)
 		return raw_pread(fd, buf, len, off);
 	unlock_needed();
 	if (off % PAGE_LEN == 0 && len % PAGE_LEN == 0)
 		return read_pages(fd, f, buf, len, off);
-	while (done < len) {
-		off_t at = off + (off_t)done, start = at - at % PAGE_LEN;
-		size_t skip = (size_t)(at - start), want = (skip + len - done + PAGE_LEN - 1) / PAGE_LEN * PAGE_LEN;
-		ssize_t n = read_pages(fd, f, scratch, want < sizeof(scratch) ? want : sizeof(scratch), start);
-
-		if (n < 0)
-			return done > 0 ? (ssize_t)done : -1;
-		if ((size_t)n <= skip)
-			break;
-		n -= (ssize_t)skip;
-		if ((size_t)n > len - done)
-			n = (ssize_t)(len - done);
-		memcpy(buf + done, scratch + skip, (size_t)n);
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
+	return pagewise_read(fd, f, buf, len, off, read_pages);
 }
 
 ssize_t

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/fileio.h"
 #include "storage/process.h"
 #include "storage/raw.h"
 #include "storage/run.h"
@@ -95,25 +96,6 @@ helper_start(const char *key_dir, const char *data_dir, int out, pid_t *pid, str
 	return rc == 0 ? 0 : err_os(err, rc, "could not run \"%s\"", path);
 }
 
-static ssize_t
-read_all(int fd, uint8_t *buf, size_t max)
-{
-	size_t done = 0;
-
-	while (done < max) {
-		ssize_t n = raw_read(fd, buf + done, max - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		if (n == 0)
-			break;
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
-}
-
 /* The helper prints its own error, so a failing one ends the program without another word. */
 static int
 fetch(const char *key_dir, const char *data_dir, uint8_t packed[static PACKED_MAX], size_t *len, struct err *err)
@@ -130,7 +112,7 @@ fetch(const char *key_dir, const char *data_dir, uint8_t packed[static PACKED_MA
 		return -1;
 	}
 	raw_close(fds[1]);
-	n = read_all(fds[0], packed, PACKED_MAX);
+	n = fileio_read(fds[0], packed, PACKED_MAX);
 	raw_close(fds[0]);
 	while ((waited = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
 		;

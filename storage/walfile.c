@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "storage/pagewise.h"
 #include "storage/process.h"
 #include "storage/raw.h"
 #include "storage/run.h"
@@ -14,17 +15,17 @@
 #include "storage/walsend.h"
 #include "walcrypt/pgfile.h"
 
-#define SCRATCH_PAGES 16
 #define RESTORED_TEMP "pg_wal/pgsql_tmp_walcrypt.restored"
 
 /* Pages that begin at off into buf, decrypted; a page that a file's end cuts off reads as if zeros followed. */
 static ssize_t
-read_pages(int fd, uint8_t *buf, size_t len, off_t off)
+read_pages(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 {
 	unsigned begun;
 	struct err err;
 	ssize_t n;
 
+	(void)f;
 	do {
 		begun = run != NULL ? run_read_begin() : 0;
 		n = raw_pread_full(fd, buf, len, off);
@@ -42,33 +43,15 @@ read_pages(int fd, uint8_t *buf, size_t len, off_t off)
 ssize_t
 walfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 {
-	static uint8_t scratch[SCRATCH_PAGES * WAL_PAGE_LEN] __attribute__((aligned(4096)));
-	size_t done = 0;
-
 	if (f->view == VIEW_SENDER)
 		return walsend_read(fd, buf, len, off);
 	if (f->view == VIEW_RAW || f->text || len == 0 || off < 0)
 		return raw_pread(fd, buf, len, off);
 	unlock_needed();
 	if (off % WAL_PAGE_LEN == 0 && len % WAL_PAGE_LEN == 0)
-		return read_pages(fd, buf, len, off);
+		return read_pages(fd, f, buf, len, off);
 	/* a part of a page is decrypted from the whole page: only its header says how */
-	while (done < len) {
-		off_t at = off + (off_t)done, start = at - at % WAL_PAGE_LEN;
-		size_t skip = (size_t)(at - start), want = (skip + len - done + WAL_PAGE_LEN - 1) / WAL_PAGE_LEN * WAL_PAGE_LEN;
-		ssize_t n = read_pages(fd, scratch, want < sizeof(scratch) ? want : sizeof(scratch), start);
-
-		if (n < 0)
-			return done > 0 ? (ssize_t)done : -1;
-		if ((size_t)n <= skip)
-			break;
-		n -= (ssize_t)skip;
-		if ((size_t)n > len - done)
-			n = (ssize_t)(len - done);
-		memcpy(buf + done, scratch + skip, (size_t)n);
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
+	return pagewise_read(fd, f, buf, len, off, read_pages);
 }
 
 static bool
