@@ -27,6 +27,17 @@ sub lives
 	return;
 }
 
+# A connection of standby blue that has just sent this command.
+sub blue_asks
+{
+	my ($command) = @_;
+	my $c = Walcrypt::Wire->connect($proxy);
+	$c->startup(user => 'blue', replication => 'true');
+	$c->until('Z');
+	$c->send('Q', "$command\0");
+	return $c;
+}
+
 # 1 clients
 
 my @startups = (
@@ -200,10 +211,7 @@ for my $case (@streams) {
 		},
 		sub {
 			my ($offset) = @_;
-			my $c = Walcrypt::Wire->connect($proxy);
-			$c->startup(user => 'blue', replication => 'true');
-			$c->until('Z');
-			$c->send('Q', "START_REPLICATION PHYSICAL 0/3000000 TIMELINE 1\0");
+			my $c = blue_asks("START_REPLICATION PHYSICAL 0/3000000 TIMELINE 1");
 			my ($seen, $body) = $c->until('E');
 			like($seen, qr/E$/, "$what in the stream: the client is told");
 			like(join(' ', %{ { Walcrypt::Wire::fields($body) } }), $told, "$what: in the server's words") if defined $told;
@@ -238,10 +246,7 @@ for my $case (@backups) {
 		},
 		sub {
 			my ($offset) = @_;
-			my $c = Walcrypt::Wire->connect($proxy);
-			$c->startup(user => 'blue', replication => 'true');
-			$c->until('Z');
-			$c->send('Q', "BASE_BACKUP (MANIFEST 'yes')\0");
+			my $c = blue_asks("BASE_BACKUP (MANIFEST 'yes')");
 			my ($seen) = $c->until('E');
 			like($seen, qr/E$/, "$what for a backup: the client is told");
 			lives($what, $offset, qr/session \d+ \(blue\): (?:base backup from upstream "red"|lost)/);
@@ -258,10 +263,7 @@ for my $case (@replies) {
 		sub { $_[0]->play_primary({}, sub { my ($wire) = @_; $wire->send('W', pack('Cn', 0, 0)); $wire->more(10); return; }); },
 		sub {
 			my ($offset) = @_;
-			my $c = Walcrypt::Wire->connect($proxy);
-			$c->startup(user => 'blue', replication => 'true');
-			$c->until('Z');
-			$c->send('Q', "START_REPLICATION PHYSICAL 0/3000000 TIMELINE 1\0");
+			my $c = blue_asks("START_REPLICATION PHYSICAL 0/3000000 TIMELINE 1");
 			$c->until('W');
 			$c->send($type, $body);
 			my ($seen) = $c->until('E');

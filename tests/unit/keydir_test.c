@@ -145,57 +145,67 @@ wrong(const char *what, const char *change, const struct kek *kek, enum err_clas
 	keyset_free(ks);
 }
 
+static const struct {
+	const char *what, *change;
+	bool other_kek;
+	enum err_class class;
+	const char *said;
+} changes[] = {
+    {"another cluster key", "true", true, ERR_WRONG_KEY, "wrong cluster key for key directory"},
+    {"a changed key file", "printf x | dd of=relation.wkey bs=1 seek=20 conv=notrunc 2>/dev/null", false, ERR_DAMAGED,
+     "relation.wkey\" is damaged"},
+    {"a changed key file of an earlier epoch", "printf x | dd of=wal-1.wkey bs=1 seek=20 conv=notrunc 2>/dev/null",
+     false, ERR_DAMAGED, "wal-1.wkey\" is damaged"},
+    {"a short key file", "truncate -s 47 wal.wkey", false, ERR_DAMAGED, "has 47 bytes instead of 48"},
+    {"an empty key file", ": >relation.wkey", false, ERR_DAMAGED, "has 0 bytes instead of 48"},
+    {"all key files changed", "for f in *.wkey; do printf x | dd of=$f bs=1 seek=20 conv=notrunc 2>/dev/null; done",
+     false, ERR_DAMAGED, "relation.wkey\" is damaged"},
+    {"a missing relation.wkey", "rm relation.wkey", false, ERR_FAILED, "relation.wkey\" is missing"},
+    {"a missing wal.wkey", "rm wal.wkey", false, ERR_FAILED, "wal.wkey\" is missing"},
+    {"a missing earlier epoch", "rm wal-2.wkey", false, ERR_FAILED, "wal-2.wkey\" is missing"},
+    {"a missing keyset.json", "rm keyset.json wal.wkey", false, ERR_FAILED, "keyset.json\" is missing"},
+    {"CFE's two files alone", "rm keyset.json wal-*", false, ERR_REFUSED, "Cluster File Encryption"},
+    {"swapped files", "mv wal.wkey x && mv relation.wkey wal.wkey && mv x relation.wkey", false, ERR_DAMAGED,
+     "swapped: relation.wkey holds the key of wal.wkey"},
+    {"swapped epochs", "mv wal.wkey x && mv wal-1.wkey wal.wkey && mv x wal-1.wkey", false, ERR_DAMAGED,
+     "swapped: wal-1.wkey holds the key of wal.wkey"},
+    {"one file twice", "cp wal.wkey relation.wkey", false, ERR_DAMAGED,
+     "swapped: relation.wkey holds the key of wal.wkey"},
+    {"a key file too many", "cp wal.wkey wal-9.wkey", false, ERR_DAMAGED, "do not belong to its keyset"},
+    {"a changed method", "sed -i s/AES256/AES128/ keyset.json", false, ERR_DAMAGED, "keyset.json\" was changed"},
+    {"a changed system identifier", "sed -i 's/\"7300/\"7400/' keyset.json", false, ERR_DAMAGED,
+     "keyset.json\" was changed"},
+    {"a changed epoch", "sed -i 's/\"after_timeline\": 3/\"after_timeline\": 9/' keyset.json", false, ERR_DAMAGED,
+     "keyset.json\" was changed"},
+    {"a changed provider", "sed -i s,/kek,/sek, keyset.json", false, ERR_DAMAGED, "keyset.json\" was changed"},
+    {"a changed code", "sed -i 's/\"mac\": \"..../\"mac\": \"0000/' keyset.json", false, ERR_DAMAGED,
+     "keyset.json\" was changed"},
+    {"no code", "sed -i 's/\"mac\": \".*\"/\"mac\": \"\"/' keyset.json", false, ERR_DAMAGED,
+     "keyset.json\" was changed"},
+    {"a blank more", "sed -i 's/\"mac\":/\"mac\": /' keyset.json", false, ERR_DAMAGED,
+     "not written as walcrypt writes it"},
+    {"no text", "echo nonsense >keyset.json", false, ERR_DAMAGED, "keyset.json\" is damaged"},
+    {"half a text", "truncate -s 100 keyset.json", false, ERR_DAMAGED, "keyset.json\" is damaged"},
+    {"a member more", "sed -i 's/\"format\": 1,/\"format\": 1, \"x\": 1,/' keyset.json", false, ERR_DAMAGED,
+     "is damaged"},
+    {"a member twice", "sed -i 's/\"format\": 1,/\"format\": 1, \"format\": 1,/' keyset.json", false, ERR_DAMAGED,
+     "is damaged"},
+    {"a later format", "sed -i 's/\"format\": 1,/\"format\": 2,/' keyset.json", false, ERR_REFUSED, "has format 2"},
+    {"a huge keyset.json", "head -c 70000 /dev/zero >keyset.json", false, ERR_DAMAGED, "larger than"},
+    {"a key id that is none", "sed -i 's/\"kek_id\": \"../\"kek_id\": \"ZZ/' keyset.json", false, ERR_DAMAGED,
+     "is damaged"},
+    {"a change under way", "mkdir ../new", false, ERR_REFUSED, "was cut off"},
+    {"a change not cleaned up", "mkdir ../old", false, ERR_REFUSED, "was cut off"},
+};
+
 static void
 wrong_ones(void)
 {
 	struct err err = {0};
 
-	wrong("another cluster key", "true", other, ERR_WRONG_KEY, "wrong cluster key for key directory");
-	wrong("a changed key file", "printf x | dd of=relation.wkey bs=1 seek=20 conv=notrunc 2>/dev/null", one,
-	      ERR_DAMAGED, "relation.wkey\" is damaged");
-	wrong("a changed key file of an earlier epoch", "printf x | dd of=wal-1.wkey bs=1 seek=20 conv=notrunc 2>/dev/null",
-	      one, ERR_DAMAGED, "wal-1.wkey\" is damaged");
-	wrong("a short key file", "truncate -s 47 wal.wkey", one, ERR_DAMAGED, "has 47 bytes instead of 48");
-	wrong("an empty key file", ": >relation.wkey", one, ERR_DAMAGED, "has 0 bytes instead of 48");
-	wrong("all key files changed",
-	      "for f in *.wkey; do printf x | dd of=$f bs=1 seek=20 conv=notrunc 2>/dev/null; done", one, ERR_DAMAGED,
-	      "relation.wkey\" is damaged");
-	wrong("a missing relation.wkey", "rm relation.wkey", one, ERR_FAILED, "relation.wkey\" is missing");
-	wrong("a missing wal.wkey", "rm wal.wkey", one, ERR_FAILED, "wal.wkey\" is missing");
-	wrong("a missing earlier epoch", "rm wal-2.wkey", one, ERR_FAILED, "wal-2.wkey\" is missing");
-	wrong("a missing keyset.json", "rm keyset.json wal.wkey", one, ERR_FAILED, "keyset.json\" is missing");
-	wrong("CFE's two files alone", "rm keyset.json wal-*", one, ERR_REFUSED, "Cluster File Encryption");
-	wrong("swapped files", "mv wal.wkey x && mv relation.wkey wal.wkey && mv x relation.wkey", one, ERR_DAMAGED,
-	      "swapped: relation.wkey holds the key of wal.wkey");
-	wrong("swapped epochs", "mv wal.wkey x && mv wal-1.wkey wal.wkey && mv x wal-1.wkey", one, ERR_DAMAGED,
-	      "swapped: wal-1.wkey holds the key of wal.wkey");
-	wrong("one file twice", "cp wal.wkey relation.wkey", one, ERR_DAMAGED,
-	      "swapped: relation.wkey holds the key of wal.wkey");
-	wrong("a key file too many", "cp wal.wkey wal-9.wkey", one, ERR_DAMAGED, "do not belong to its keyset");
-	wrong("a changed method", "sed -i s/AES256/AES128/ keyset.json", one, ERR_DAMAGED, "keyset.json\" was changed");
-	wrong("a changed system identifier", "sed -i 's/\"7300/\"7400/' keyset.json", one, ERR_DAMAGED,
-	      "keyset.json\" was changed");
-	wrong("a changed epoch", "sed -i 's/\"after_timeline\": 3/\"after_timeline\": 9/' keyset.json", one, ERR_DAMAGED,
-	      "keyset.json\" was changed");
-	wrong("a changed provider", "sed -i s,/kek,/sek, keyset.json", one, ERR_DAMAGED, "keyset.json\" was changed");
-	wrong("a changed code", "sed -i 's/\"mac\": \"..../\"mac\": \"0000/' keyset.json", one, ERR_DAMAGED,
-	      "keyset.json\" was changed");
-	wrong("no code", "sed -i 's/\"mac\": \".*\"/\"mac\": \"\"/' keyset.json", one, ERR_DAMAGED,
-	      "keyset.json\" was changed");
-	wrong("a blank more", "sed -i 's/\"mac\":/\"mac\": /' keyset.json", one, ERR_DAMAGED,
-	      "not written as walcrypt writes it");
-	wrong("no text", "echo nonsense >keyset.json", one, ERR_DAMAGED, "keyset.json\" is damaged");
-	wrong("half a text", "truncate -s 100 keyset.json", one, ERR_DAMAGED, "keyset.json\" is damaged");
-	wrong("a member more", "sed -i 's/\"format\": 1,/\"format\": 1, \"x\": 1,/' keyset.json", one, ERR_DAMAGED,
-	      "is damaged");
-	wrong("a member twice", "sed -i 's/\"format\": 1,/\"format\": 1, \"format\": 1,/' keyset.json", one, ERR_DAMAGED,
-	      "is damaged");
-	wrong("a later format", "sed -i 's/\"format\": 1,/\"format\": 2,/' keyset.json", one, ERR_REFUSED, "has format 2");
-	wrong("a huge keyset.json", "head -c 70000 /dev/zero >keyset.json", one, ERR_DAMAGED, "larger than");
-	wrong("a key id that is none", "sed -i 's/\"kek_id\": \"../\"kek_id\": \"ZZ/' keyset.json", one, ERR_DAMAGED,
-	      "is damaged");
-	wrong("a change under way", "mkdir ../new", one, ERR_REFUSED, "was cut off");
-	wrong("a change not cleaned up", "mkdir ../old", one, ERR_REFUSED, "was cut off");
+	for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++)
+		wrong(changes[i].what, changes[i].change, changes[i].other_kek ? other : one, changes[i].class,
+		      changes[i].said);
 	dir_remove();
 	ok(keydir_open(dir, one, &err) == NULL && err.class == ERR_FAILED && err.os_errno == ENOENT,
 	   "no key directory at all");
