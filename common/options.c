@@ -7,10 +7,9 @@
 #define OPTIONS_MAX 32
 
 static int
-usage(struct err *err, const char *program, const char *what, const char *option)
+usage(struct err *err, const char *what, const char *option)
 {
-	err_set(err, ERR_USAGE, "%s %s", what, option);
-	return err_hint(err, "Try \"%s --help\".", program);
+	return err_set(err, ERR_USAGE, "%s %s", what, option);
 }
 
 static int
@@ -86,16 +85,16 @@ options_parse(const struct option_def *defs, enum options_style style, int argc,
 		}
 		if (o == NULL) {
 			if (style != OPTIONS_PASS)
-				return usage(err, argv[0], "unknown option", arg);
+				return usage(err, "unknown option", arg);
 			args[(*nargs)++] = arg;
 			continue;
 		}
 		if (!takes_value(o) && value != NULL)
-			return usage(err, argv[0], "no argument belongs to", arg);
+			return usage(err, "no argument belongs to", arg);
 		if (takes_value(o) && value == NULL && (value = ++i < argc ? argv[i] : NULL) == NULL)
-			return usage(err, argv[0], "an argument is missing after", arg);
+			return usage(err, "an argument is missing after", arg);
 		if (given[o - defs])
-			return usage(err, argv[0], "given twice:", arg);
+			return usage(err, "given twice:", arg);
 		given[o - defs] = true;
 		if (option_apply(o, arg, value, object, err) != 0)
 			return -1;

@@ -1,6 +1,6 @@
 /* build: an encrypted standby, by stock pg_basebackup through the proxy. */
 #include <limits.h>
-#include <signal.h>
+#include <postgresql/libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +9,11 @@
 #include "common/datadir.h"
 #include "common/durable.h"
 #include "common/path.h"
-#include "common/subprocess.h"
 #include "ctl/command.h"
 #include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/proxy_address.h"
+#include "ctl/start_line.h"
 
 struct build_options {
 	struct common_options common;
@@ -21,15 +21,14 @@ struct build_options {
 	bool allow_no_checksums;
 };
 
-static const struct option_def build_defs[] = {
-    {"pgdata", 'D', OPTION_TEXT, offsetof(struct build_options, datadir), "DIR",
-     "data directory to make (default: PGDATA)", 0, 0},
-    {"kek", 0, OPTION_TEXT, offsetof(struct build_options, kek), "SOURCE",
-     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: the configuration's for NAME)", 0, 0},
-    {"allow-no-checksums", 0, OPTION_FLAG, offsetof(struct build_options, allow_no_checksums), NULL,
-     "do not insist on data checksums", 0, 0},
-    COMMON_OPTIONS,
-    OPTIONS_END};
+static const struct option_def build_defs[] = {{"pgdata", 'D', OPTION_TEXT, offsetof(struct build_options, datadir),
+                                                "DIR", "data directory to make (default: PGDATA)", 0, 0},
+                                               KEK_OPTION(struct build_options, "the configuration's for NAME"),
+                                               {"allow-no-checksums", 0, OPTION_FLAG,
+                                                offsetof(struct build_options, allow_no_checksums), NULL,
+                                                "do not insist on data checksums", 0, 0},
+                                               COMMON_OPTIONS,
+                                               OPTIONS_END};
 
 /* Does the user's own list of options hold this one: "-X", "-Xfetch", "--wal-method=..."? */
 static bool
@@ -68,21 +67,13 @@ quote(char *out, size_t room, const char *value)
 	out[at] = '\0';
 }
 
-static void
-on_interrupt(int signal_number)
-{
-	(void)signal_number;
-}
-
 static int
 basebackup_run(const struct settings *settings, const char *name, const char *datadir, const char **args,
                struct err *err)
 {
 	struct proxy_address p = {0};
 	char program[PATH_MAX], host[512], conninfo[1024];
-	const char *argv[1024] = {program, "-D", datadir, "-R"};
-	struct subprocess run = {.argv = argv, .share_stdin = true, .share_stderr = true};
-	struct sigaction interrupt = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+	const char *argv[PROGRAM_ARGS_MAX] = {program, "-D", datadir, "-R"};
 	size_t n = 4;
 
 	if (program_find("pg_basebackup", NULL, program, err) != 0)
@@ -99,17 +90,12 @@ basebackup_run(const struct settings *settings, const char *name, const char *da
 		argv[n++] = "-d";
 		argv[n++] = conninfo;
 	}
+	if (!has_option(args, 'c', "checkpoint"))
+		fprintf(stderr, "The backup begins with a checkpoint of the primary, which may take minutes; "
+		                "--checkpoint=fast makes it come at once.\n");
 	if (isatty(STDERR_FILENO) == 1 && !has_option(args, 'P', "progress"))
 		argv[n++] = "-P";
-	for (; *args != NULL; args++) {
-		if (n + 1 == sizeof(argv) / sizeof(argv[0]))
-			return err_set(err, ERR_USAGE, "too many arguments");
-		argv[n++] = *args;
-	}
-	sigaction(SIGINT, &interrupt, NULL);
-	if (subprocess_run(&run, err) != 0)
-		return -1;
-	return run.status == 0 ? 0 : err_set(err, ERR_FAILED, "pg_basebackup failed with exit status %d", run.status);
+	return program_run(argv, n, args, "pg_basebackup", err);
 }
 
 /* Without the guard a start without the layer would read ciphertext, and worse. */
@@ -127,6 +113,23 @@ check_guard(const char *datadir, struct err *err)
 	there = strstr((char *)text, "libwalcrypt-storage") != NULL;
 	free(text);
 	return there ? 0 : err_set(err, ERR_FAILED, "\"%s\" does not name the storage layer", path);
+}
+
+/* The port that the node's own conninfo gives it; 0: none does. */
+static int
+node_port(const struct settings *settings, const char *name)
+{
+	const struct settings_node *node = settings != NULL ? settings_node(settings, name) : NULL;
+	PQconninfoOption *options;
+	int port = 0;
+
+	if (node == NULL || node->conninfo == NULL || (options = PQconninfoParse(node->conninfo, NULL)) == NULL)
+		return 0;
+	for (const PQconninfoOption *o = options; o->keyword != NULL; o++)
+		if (strcmp(o->keyword, "port") == 0 && o->val != NULL)
+			port = (int)strtol(o->val, NULL, 10);
+	PQconninfoFree(options);
+	return port;
 }
 
 static int
@@ -152,14 +155,27 @@ check_result(struct source *source, const struct build_options *o, const char *d
 		goto done;
 	}
 	keyset_describe(ks, keys);
-	printf("\nStandby \"%s\" is built, encrypted, %s.\nStart it with:\n\n"
-	       "    walcrypt-ctl exec -D %s %s%s -- pg_ctl start\n\n",
-	       name, keys, datadir, source->section != NULL ? "--config " : "--kek ",
-	       source->section != NULL ? source->settings->file : source->reference);
+	printf("\nStandby \"%s\" is built, encrypted, %s.\n", name, keys);
+	start_line_print(source, datadir, start_port_choose(datadir, node_port(source->settings, name)));
 	result = 0;
 done:
 	keyset_free(ks);
 	return result;
+}
+
+/* Names those that could be meant. Returns -1. */
+static int
+node_unknown(const struct settings *settings, const char *name, struct err *err)
+{
+	char names[200] = "";
+	size_t at = 0;
+
+	for (size_t i = 0; i < settings->nnodes && at < sizeof(names); i++)
+		if (!settings->nodes[i].profile && settings->nodes[i].keyset != NULL)
+			at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", at > 0 ? ", " : "", settings->nodes[i].name);
+	err_set(err, ERR_USAGE, "\"%s\" has no [node %s]", settings->file, name);
+	return at > 0 ? err_hint(err, "Nodes with a keyset there: %s.", names)
+	              : err_hint(err, "It has no node with a keyset: add a [node %s] section.", name);
 }
 
 /* The keyset of node NAME; empty when no configuration says. */
@@ -175,7 +191,7 @@ node_keyset(const struct build_options *o, const char *name, char keyset[static 
 		return -1;
 	if (settings != NULL && settings->nnodes > 0) {
 		if ((node = settings_node(settings, name)) == NULL)
-			result = err_set(err, ERR_USAGE, "\"%s\" has no [node %s]", settings->file, name);
+			result = node_unknown(settings, name, err);
 		else if (node->profile) {
 			err_set(err, ERR_REFUSED, "\"%s\" is a profile, which never becomes a server", name);
 			result = err_hint(err, "Give it a [node %s] section instead; pg_basebackup makes an archive's base backup.",

@@ -35,6 +35,13 @@ struct command {
 extern const struct command command_build, command_exec, command_initdb, command_key_init, command_key_repair,
     command_key_show, command_status, command_unlock, command_verify, command_wal;
 
+/* --kek, of a command whose struct of options is type; by_default: where the key comes from without it. */
+#define KEK_OPTION(type, by_default)                                                                                   \
+	{                                                                                                                  \
+		"kek", 0, OPTION_TEXT, offsetof(type, kek), "SOURCE",                                                          \
+		    "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: " by_default ")", 0, 0        \
+	}
+
 /* The options that every command has. */
 #define COMMON_OPTIONS                                                                                                 \
 	{"config",    0,                                                                                                   \

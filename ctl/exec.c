@@ -12,13 +12,11 @@ struct exec_options {
 	const char *datadir, *kek;
 };
 
-static const struct option_def exec_defs[] = {
-    {"pgdata", 'D', OPTION_TEXT, offsetof(struct exec_options, datadir), "DIR", "data directory (default: PGDATA)", 0,
-     0},
-    {"kek", 0, OPTION_TEXT, offsetof(struct exec_options, kek), "SOURCE",
-     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: WALCRYPT_KEK)", 0, 0},
-    COMMON_OPTIONS,
-    OPTIONS_END};
+static const struct option_def exec_defs[] = {{"pgdata", 'D', OPTION_TEXT, offsetof(struct exec_options, datadir),
+                                               "DIR", "data directory (default: PGDATA)", 0, 0},
+                                              KEK_OPTION(struct exec_options, "WALCRYPT_KEK"),
+                                              COMMON_OPTIONS,
+                                              OPTIONS_END};
 
 static int
 exec_run(void *options, const char **args, size_t nargs, struct err *err)

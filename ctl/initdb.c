@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +17,11 @@
 #include "common/datadir.h"
 #include "common/durable.h"
 #include "common/path.h"
-#include "common/subprocess.h"
 #include "ctl/command.h"
 #include "ctl/keygen.h"
 #include "ctl/layer.h"
+#include "ctl/server_setting.h"
+#include "ctl/start_line.h"
 #include "keymgr/keydir.h"
 
 struct initdb_options {
@@ -35,8 +35,7 @@ static const struct option_def initdb_defs[] = {
      "data directory to make (default: PGDATA)", 0, 0},
     {"method", 'K', OPTION_TEXT, offsetof(struct initdb_options, method), "METHOD",
      "AES128, AES192 or AES256 (default: AES256)", 0, 0},
-    {"kek", 0, OPTION_TEXT, offsetof(struct initdb_options, kek), "SOURCE",
-     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: WALCRYPT_KEK)", 0, 0},
+    KEK_OPTION(struct initdb_options, "WALCRYPT_KEK"),
     {"copy-encryption-keys", 0, OPTION_TEXT, offsetof(struct initdb_options, copy), "DIR",
      "use the keys of that data directory or key directory, under the same cluster key", 0, 0},
     {"allow-no-checksums", 0, OPTION_FLAG, offsetof(struct initdb_options, allow_no_checksums), NULL,
@@ -140,37 +139,21 @@ keys_make(struct job *job, struct err *err)
 	return job->keys != NULL ? 0 : -1;
 }
 
-/* The terminal's interrupt goes to initdb, which cleans up after itself; then we do. */
-static void
-on_interrupt(int signal_number)
-{
-	(void)signal_number;
-}
-
 static int
 initdb_program(struct job *job, const char **args, struct err *err)
 {
 	/* what initdb says about starting the server would be wrong here */
-	const char *argv[1024] = {job->program, "-D", job->datadir, "--no-instructions"};
-	struct subprocess p = {.argv = argv, .share_stdin = true, .share_stderr = true};
-	struct sigaction interrupt = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+	const char *argv[PROGRAM_ARGS_MAX] = {job->program, "-D", job->datadir, "--no-instructions"};
 	size_t n = 4;
 
 	if (!job->options->allow_no_checksums)
 		argv[n++] = "-k";
-	for (size_t i = 0; args[i] != NULL; i++) {
-		if (n + 1 == sizeof(argv) / sizeof(argv[0]))
-			return err_set(err, ERR_USAGE, "too many arguments");
-		argv[n++] = args[i];
-	}
-	if (setenv("WALCRYPT_KEYDIR", job->stage, 1) != 0 || layer_environment(&job->source, err) != 0)
-		return -1;
-	sigaction(SIGINT, &interrupt, NULL);
-	if (subprocess_run(&p, err) != 0)
+	if (setenv("WALCRYPT_KEYDIR", job->stage, 1) != 0 || layer_environment(&job->source, err) != 0 ||
+	    program_run(argv, n, args, "initdb", err) != 0)
 		return -1;
 	unsetenv("WALCRYPT_KEYDIR");
 	unsetenv("LD_PRELOAD");
-	return p.status == 0 ? 0 : err_set(err, ERR_FAILED, "initdb failed with exit status %d", p.status);
+	return 0;
 }
 
 /* Bind the staged keys to the cluster that initdb made, and move them in. */
@@ -196,35 +179,6 @@ keys_install(struct job *job, struct datadir_control *control, struct err *err)
 	return 0;
 }
 
-/* What shared_preload_libraries is already: initdb's options may have set it. */
-static int
-preloaded(struct job *job, char value[static PATH_MAX], struct err *err)
-{
-	static const char *const without[] = {"LD_PRELOAD", "WALCRYPT_KEK", NULL};
-	char postgres[PATH_MAX];
-	const char *const argv[] = {postgres, "-D", job->datadir, "-C", "shared_preload_libraries", NULL};
-	struct subprocess p = {.argv = argv, .timeout_ms = 30000, .own_group = true, .out = value, .out_size = PATH_MAX};
-	char **environment;
-	int result;
-
-	if (path_format(postgres, err, "%.*s/postgres", (int)(strrchr(job->program, '/') - job->program), job->program) !=
-	    0)
-		return -1;
-	if ((environment = subprocess_environment(without)) == NULL)
-		return err_nomem(err);
-	p.envp = environment;
-	result = subprocess_run(&p, err);
-	free(environment);
-	if (result != 0)
-		return -1;
-	if (p.status != 0) {
-		err_set(err, ERR_FAILED, "\"%s\" ended with exit status %d", postgres, p.status);
-		return err_detail(err, "It said: %s", p.err_text);
-	}
-	value[strcspn(value, "\r\n")] = '\0';
-	return 0;
-}
-
 static int
 guard_install(struct job *job, struct err *err)
 {
@@ -235,7 +189,7 @@ guard_install(struct job *job, struct err *err)
 	int result = -1;
 
 	if (path_format(path, err, "%s/postgresql.auto.conf", job->datadir) != 0 || layer_library(library, err) != 0 ||
-	    preloaded(job, existing, err) != 0)
+	    server_setting(job->datadir, NULL, "shared_preload_libraries", existing, err) != 0)
 		return -1;
 	if ((data = durable_read(path, 1 << 20, &len, err)) == NULL)
 		return -1;
@@ -281,11 +235,9 @@ initdb_run(void *options, const char **args, size_t nargs, struct err *err)
 	if (keys_install(job, &control, err) != 0 || guard_install(job, err) != 0)
 		goto done;
 	keyset_describe(job->keys, keys);
-	printf("\nThe cluster is encrypted, %s.\nSystem identifier %" PRIu64 "; cluster key from %s.\n"
-	       "Start it with:\n\n    walcrypt-ctl exec -D %s %s%s -- pg_ctl start\n\n",
-	       keys, control.system_identifier, job->source.reference, job->datadir,
-	       job->source.section != NULL ? "--config " : "--kek ",
-	       job->source.section != NULL ? job->source.settings->file : job->source.reference);
+	printf("\nThe cluster is encrypted, %s.\nSystem identifier %" PRIu64 "; cluster key from %s.\n", keys,
+	       control.system_identifier, job->source.reference);
+	start_line_print(&job->source, job->datadir, 0);
 	result = 0;
 done:
 	if (result != 0 && made)

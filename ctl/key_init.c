@@ -33,8 +33,7 @@ struct key_init_options {
 static const struct option_def key_init_defs[] = {
     {"method", 'K', OPTION_TEXT, offsetof(struct key_init_options, method), "METHOD",
      "AES128, AES192 or AES256 (default: the cluster's, else AES256)", 0, 0},
-    {"kek", 0, OPTION_TEXT, offsetof(struct key_init_options, kek), "SOURCE",
-     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: the configuration's for NAME)", 0, 0},
+    KEK_OPTION(struct key_init_options, "the configuration's for NAME"),
     {"create-kek", 0, OPTION_FLAG, offsetof(struct key_init_options, create_kek), NULL,
      "make the cluster key if its file is not there yet", 0, 0},
     {"system-identifier", 0, OPTION_TEXT, offsetof(struct key_init_options, system_identifier), "NUMBER",

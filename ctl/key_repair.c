@@ -1,7 +1,7 @@
 /* key repair: finish or undo a change of a key directory that was cut off. */
 #include "common/path.h"
 #include "ctl/command.h"
-#include "ctl/layer.h"
+#include "ctl/keydir_choice.h"
 #include "keymgr/keydir.h"
 
 struct key_repair_options {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "ctl/command.h"
-#include "ctl/layer.h"
+#include "ctl/keydir_choice.h"
 #include "keymgr/keydir.h"
 
 struct key_show_options {

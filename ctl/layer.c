@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #include "common/datadir.h"
 #include "common/path.h"
+#include "common/subprocess.h"
 #include "keymgr/keydir.h"
 
 int
@@ -100,6 +102,31 @@ program_find(const char *name, const char *datadir, char path[static PATH_MAX], 
 	return err_hint(err, "Put the server's bin directory into PATH or WALCRYPT_PG_BINDIR.");
 }
 
+static void
+on_interrupt(int signal_number)
+{
+	(void)signal_number;
+}
+
+int
+program_run(const char *argv[static PROGRAM_ARGS_MAX], size_t n, const char *const *more, const char *name,
+            struct err *err)
+{
+	struct subprocess run = {.argv = argv, .share_stdin = true, .share_stderr = true};
+	struct sigaction interrupt = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+
+	for (; *more != NULL; more++) {
+		if (n + 1 == PROGRAM_ARGS_MAX)
+			return err_set(err, ERR_USAGE, "too many arguments");
+		argv[n++] = *more;
+	}
+	argv[n] = NULL;
+	sigaction(SIGINT, &interrupt, NULL);
+	if (subprocess_run(&run, err) != 0)
+		return -1;
+	return run.status == 0 ? 0 : err_set(err, ERR_FAILED, "%s failed with exit status %d", name, run.status);
+}
+
 int
 datadir_option(const char *option, char out[static PATH_MAX], struct err *err)
 {
@@ -124,33 +151,6 @@ datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err)
 		return err_hint(err, "Programs run on it as they are, without walcrypt.");
 	}
 	return 0;
-}
-
-int
-keydir_named(const struct keydir_choice *c, char path[static PATH_MAX], struct err *err)
-{
-	struct settings *settings;
-	char datadir[PATH_MAX];
-	int result;
-
-	if ((c->name != NULL) + (c->datadir != NULL) + (c->keydir != NULL) != 1) {
-		err_set(err, ERR_USAGE, "name one key directory");
-		return err_hint(err, "Give NAME of a keyset in the keystore, -D DIR or --key-dir DIR.");
-	}
-	if (c->keydir != NULL)
-		return path_absolute(path, c->keydir, err);
-	if (c->datadir != NULL)
-		return path_absolute(datadir, c->datadir, err) != 0 ? -1 : datadir_keydir(datadir, path, err);
-	if (settings_find(c->config, true, &settings, err) != 0)
-		return -1;
-	if (settings->keystore == NULL)
-		result = err_set(err, ERR_USAGE, "\"%s\" names no keystore", settings->file);
-	else if (strchr(c->name, '/') != NULL)
-		result = err_set(err, ERR_USAGE, "\"%s\" is not the name of a keyset", c->name);
-	else
-		result = path_format(path, err, "%s/%s", settings->keystore, c->name);
-	settings_free(settings);
-	return result;
 }
 
 int

@@ -17,16 +17,18 @@ int layer_environment(const struct source *s, struct err *err);
  * skipped), or /usr/lib/postgresql/<major version of datadir>/bin. datadir may be NULL.
  */
 int program_find(const char *name, const char *datadir, char path[static PATH_MAX], struct err *err);
+/*
+ * Run a stock program to its end in the foreground: its stdin, stdout and stderr are ours, and the terminal's interrupt
+ * goes to it alone, so that it cleans up and we say that it failed. argv holds n words and has room for
+ * PROGRAM_ARGS_MAX; more is appended. An exit status other than 0 is ERR_FAILED naming the program.
+ */
+#define PROGRAM_ARGS_MAX 1024
+int program_run(const char *argv[static PROGRAM_ARGS_MAX], size_t n, const char *const *more, const char *name,
+                struct err *err);
 /* -D, else PGDATA, made absolute. ERR_USAGE when there is neither. */
 int datadir_option(const char *option, char out[static PATH_MAX], struct err *err);
 /* The cluster's key directory: DATADIR/pg_cryptokeys; ERR_REFUSED when it has none. */
 int datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err);
-
-/* One key directory: a keyset NAME of the configuration's keystore, a data directory's, or by its own path. */
-struct keydir_choice {
-	const char *name, *datadir, *keydir, *config;
-};
-int keydir_named(const struct keydir_choice *c, char path[static PATH_MAX], struct err *err);
 
 /* Do these keys belong to the cluster in datadir (by system identifier)? ERR_REFUSED when not. */
 int keyset_check_datadir(const struct keyset *ks, const char *datadir, struct err *err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/version.h"
 #include "ctl/command.h"
 #include "walcrypt/secmem.h"
 
@@ -28,7 +29,8 @@ help_all(void)
 {
 	printf("walcrypt-ctl makes keys and encrypted clusters, runs stock programs on them, verifies them and shows what "
 	       "goes "
-	       "on.\n\nUsage: walcrypt-ctl COMMAND [OPTION]...\n\nCommands:\n");
+	       "on.\n\nUsage: walcrypt-ctl COMMAND [OPTION]...\n       walcrypt-ctl help [COMMAND]\n       walcrypt-ctl "
+	       "--version\n\nCommands:\n");
 	for (size_t i = 0; i < NCOMMANDS; i++)
 		if (commands[i]->summary != NULL)
 			printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
@@ -64,6 +66,13 @@ command_find(int argc, char *const *argv, int *skip)
 	return NULL;
 }
 
+/* What a wrong command line is told, if it is told nothing better. */
+static int
+usage_hint(struct err *err, const struct command *c)
+{
+	return err->hint[0] != '\0' ? -1 : err_hint(err, "Try \"walcrypt-ctl %s --help\".", c->name);
+}
+
 static int
 command_run(const struct command *c, int argc, char *const *argv, struct err *err)
 {
@@ -71,11 +80,12 @@ command_run(const struct command *c, int argc, char *const *argv, struct err *er
 	const struct common_options *common = (const struct common_options *)(const void *)options;
 	const char *args[1024];
 	size_t nargs;
+	int status;
 
 	if ((size_t)argc > sizeof(args) / sizeof(args[0]))
 		return err_set(err, ERR_USAGE, "too many arguments");
 	if (options_parse(c->options, c->style, argc, argv, options, args, &nargs, err) != 0)
-		return -1;
+		return usage_hint(err, c);
 	if (common->help) {
 		help_one(c);
 		return 0;
@@ -83,9 +93,50 @@ command_run(const struct command *c, int argc, char *const *argv, struct err *er
 	if (nargs < c->min_args || nargs > c->max_args) {
 		err_set(err, ERR_USAGE, nargs < c->min_args ? "an argument is missing" : "too many arguments: \"%s\"",
 		        nargs > c->max_args ? args[c->max_args] : "");
-		return err_hint(err, "Usage: walcrypt-ctl %s %s", c->name, c->arguments);
+		return err_hint(err, "Usage: walcrypt-ctl %s %s\nTry \"walcrypt-ctl %s --help\".", c->name, c->arguments,
+		                c->name);
 	}
-	return c->run(options, args, nargs, err);
+	status = c->run(options, args, nargs, err);
+	return status < 0 && err->class == ERR_USAGE ? usage_hint(err, c) : status;
+}
+
+/* Half a command ("key"), or one that is none. */
+static int
+command_unknown(const char *name)
+{
+	bool first = true;
+
+	for (size_t i = 0; i < NCOMMANDS; i++) {
+		size_t len = strlen(name);
+
+		if (strncmp(commands[i]->name, name, len) != 0 || commands[i]->name[len] != ' ')
+			continue;
+		if (first)
+			fprintf(stderr, "ERROR:  unknown command \"%s\"\nHINT:  There are ", name);
+		fprintf(stderr, "%s\"%s\"", first ? "" : ", ", commands[i]->name);
+		first = false;
+	}
+	if (first)
+		fprintf(stderr, "ERROR:  unknown command \"%s\"\nHINT:  Try \"walcrypt-ctl --help\".\n", name);
+	else
+		fprintf(stderr, ".\n");
+	return ERR_USAGE;
+}
+
+/* help [COMMAND] */
+static int
+help_run(int argc, char *const *argv)
+{
+	const struct command *c;
+	int skip;
+
+	if (argc < 2)
+		help_all();
+	else if ((c = command_find(argc, argv, &skip)) != NULL)
+		help_one(c);
+	else
+		return command_unknown(argv[1]);
+	return 0;
 }
 
 int
@@ -99,14 +150,16 @@ main(int argc, char **argv)
 		fprintf(stderr, "ERROR:  no command is given\nHINT:  Try \"walcrypt-ctl --help\".\n");
 		return ERR_USAGE;
 	}
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0) {
-		help_all();
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0)
+		return help_run(1, argv);
+	if (strcmp(argv[1], "help") == 0)
+		return help_run(argc - 1, argv + 1);
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		puts("walcrypt-ctl " WALCRYPT_VERSION);
 		return 0;
 	}
-	if ((c = command_find(argc, argv, &skip)) == NULL) {
-		fprintf(stderr, "ERROR:  unknown command \"%s\"\nHINT:  Try \"walcrypt-ctl --help\".\n", argv[1]);
-		return ERR_USAGE;
-	}
+	if ((c = command_find(argc, argv, &skip)) == NULL)
+		return command_unknown(argv[1]);
 	log_set_level(LOG_WARNING);
 	/* before libcrypto's first allocation: key schedules must not come to lie in ordinary memory */
 	if (secmem_hook_openssl(&err) != 0 || (status = command_run(c, argc - skip, argv + skip, &err)) < 0) {

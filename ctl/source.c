@@ -74,6 +74,27 @@ uri_absolute(struct source *s, struct err *err)
 	return 0;
 }
 
+/* "--kek /etc/kek": a file is meant. */
+static void
+file_hint(struct err *err, const char *kek)
+{
+	if (kek != NULL && strchr(kek, '/') != NULL && strlen(kek) < 128)
+		err_hint(err, "If a file is meant: --kek file:%s", kek);
+}
+
+/* The [kek] sections, so that a wrong name can be put right. */
+static void
+section_hint(struct err *err, const struct settings *settings)
+{
+	char names[200] = "";
+	size_t at = 0;
+
+	for (size_t i = 0; i < settings->nkeks && at < sizeof(names); i++)
+		at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", i > 0 ? ", " : "", settings->keks[i].name);
+	if (at > 0)
+		err_hint(err, "It has %s.", names);
+}
+
 int
 source_find(struct source *s, const char *config, const char *kek, const char *datadir, const char *keyset,
             struct err *err)
@@ -100,11 +121,14 @@ source_find(struct source *s, const char *config, const char *kek, const char *d
 	if (s->settings == NULL) {
 		err_set(err, ERR_USAGE, kek == NULL ? "no cluster key is named" : "\"%s\" is not a key provider", kek);
 		err_hint(err, "Give --kek SCHEME:SOURCE, for example --kek file:/etc/walcrypt/kek, or --config FILE.");
+		file_hint(err, kek);
 		goto fail;
 	}
 	section = kek != NULL ? settings_kek(s->settings, kek) : section_for(s->settings, datadir, keyset);
 	if (section == NULL && kek != NULL) {
 		err_set(err, ERR_USAGE, "there is no [kek %s] in \"%s\"", kek, s->settings->file);
+		section_hint(err, s->settings);
+		file_hint(err, kek);
 		goto fail;
 	}
 	if (section == NULL) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "ctl/command.h"
+#include "ctl/libpq_error.h"
 #include "ctl/proxy_address.h"
 #include "ctl/source.h"
 
@@ -64,8 +65,7 @@ console_open(const struct status_options *o, const struct settings *settings, st
 	conn = PQconnectdbParams(keys, values, 0);
 	if (PQstatus(conn) == CONNECTION_OK)
 		return conn;
-	err_set(err, ERR_UNREACHABLE, "could not reach the proxy: %.*s", (int)strcspn(PQerrorMessage(conn), "\n"),
-	        PQerrorMessage(conn));
+	libpq_error(err, ERR_UNREACHABLE, "could not reach the proxy", PQerrorMessage(conn));
 	PQfinish(conn);
 	return NULL;
 }
@@ -126,10 +126,11 @@ show_once(const struct status_options *o, PGconn *conn, struct err *err)
 		PGresult *r = PQexec(conn, views[i].query);
 
 		if (PQresultStatus(r) != PGRES_TUPLES_OK) {
-			const char *message = PQerrorMessage(conn);
+			char what[64];
 
-			err_set(err, PQstatus(conn) == CONNECTION_OK ? ERR_FAILED : ERR_UNREACHABLE,
-			        "the proxy did not answer %s: %.*s", views[i].query, (int)strcspn(message, "\n"), message);
+			snprintf(what, sizeof(what), "the proxy did not answer %s", views[i].query);
+			libpq_error(err, PQstatus(conn) == CONNECTION_OK ? ERR_FAILED : ERR_UNREACHABLE, what,
+			            PQerrorMessage(conn));
 			PQclear(r);
 			goto done;
 		}

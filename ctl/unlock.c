@@ -21,8 +21,7 @@ static const struct option_def unlock_defs[] = {
     {"key-dir", 0, OPTION_TEXT, offsetof(struct unlock_options, keydir), "DIR", "key directory", 0, 0},
     {"pgdata", 'D', OPTION_TEXT, offsetof(struct unlock_options, datadir), "DIR",
      "data directory that the keys must belong to", 0, 0},
-    {"kek", 0, OPTION_TEXT, offsetof(struct unlock_options, kek), "SOURCE",
-     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: WALCRYPT_KEK)", 0, 0},
+    KEK_OPTION(struct unlock_options, "WALCRYPT_KEK"),
     COMMON_OPTIONS,
     OPTIONS_END};
 

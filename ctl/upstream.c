@@ -4,13 +4,18 @@
 #include <postgresql/libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* libpq's messages end with a newline and may have several lines: the first says it. */
+#include "ctl/libpq_error.h"
+
 static void
 set_error(struct err *err, const char *node, const char *message)
 {
-	err_set(err, ERR_UNREACHABLE, "could not ask node \"%s\": %.*s", node, (int)strcspn(message, "\n"), message);
+	char what[64 + SETTINGS_NAME_MAX];
+
+	snprintf(what, sizeof(what), "could not ask node \"%s\"", node);
+	libpq_error(err, ERR_UNREACHABLE, what, message);
+	if (err->hint[0] == '\0')
+		err_hint(err, "Start it, or give --system-identifier NUMBER, which pg_controldata shows.");
 }
 
 static int

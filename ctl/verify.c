@@ -27,8 +27,7 @@ struct verify_options {
 static const struct option_def verify_defs[] = {
     {"pgdata", 'D', OPTION_TEXT, offsetof(struct verify_options, datadir), "DIR", "data directory (default: PGDATA)", 0,
      0},
-    {"kek", 0, OPTION_TEXT, offsetof(struct verify_options, kek), "SOURCE",
-     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: WALCRYPT_KEK)", 0, 0},
+    KEK_OPTION(struct verify_options, "WALCRYPT_KEK"),
     {"jobs", 'j', OPTION_NUMBER, offsetof(struct verify_options, jobs), "N",
      "threads that read relation files (default: as many as there are processors, at most 8)", 1, JOBS_MAX},
     {"json", 0, OPTION_FLAG, offsetof(struct verify_options, json), NULL, "print JSON", 0, 0},

@@ -12,7 +12,8 @@
 #include "common/durable.h"
 #include "common/path.h"
 #include "ctl/command.h"
-#include "ctl/layer.h"
+#include "ctl/keydir_choice.h"
+#include "ctl/source.h"
 #include "keymgr/keydir.h"
 #include "walcrypt/pgfile.h"
 #include "walcrypt/wal.h"
@@ -34,8 +35,7 @@ static const struct option_def wal_defs[] = {
     {"keyset", 0, OPTION_TEXT, offsetof(struct wal_options, keyset), "NAME",
      "decrypt with that keyset of the configuration's keystore", 0, 0},
     {"key-dir", 0, OPTION_TEXT, offsetof(struct wal_options, keydir), "DIR", "decrypt with that key directory", 0, 0},
-    {"kek", 0, OPTION_TEXT, offsetof(struct wal_options, kek), "SOURCE",
-     "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: WALCRYPT_KEK)", 0, 0},
+    KEK_OPTION(struct wal_options, "WALCRYPT_KEK"),
     {"json", 0, OPTION_FLAG, offsetof(struct wal_options, json), NULL, "print JSON", 0, 0},
     COMMON_OPTIONS,
     OPTIONS_END};
@@ -245,6 +245,45 @@ file_decrypt(const struct wal_options *o, const char *path, struct wal_cipher *c
 	return -1;
 }
 
+/* What lies in pg_wal and is no WAL: never encrypted, so there is nothing to tell but that. NULL: something else. */
+static const char *
+bystander(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+	size_t hex = strspn(name, "0123456789ABCDEF");
+
+	if (hex == 8 && strcmp(name + hex, ".history") == 0)
+		return "timeline history";
+	if (hex == 24 && strlen(name) > hex + 7 && strcmp(name + strlen(name) - 7, ".backup") == 0)
+		return "backup history";
+	return NULL;
+}
+
+/* 1: something about the file was said; 0: it may be WAL; -1: it cannot be. */
+static int
+bystander_tell(const struct wal_options *o, const char *path, bool several, json_t *list, struct err *err)
+{
+	const char *what = bystander(path);
+	struct stat st;
+
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		if (!several) {
+			err_set(err, ERR_USAGE, "\"%s\" is a folder", path);
+			return err_hint(err, "Name its files: walcrypt-ctl wal %.200s/*", path);
+		}
+		what = "folder";
+	}
+	if (what == NULL)
+		return 0;
+	if (o->json)
+		json_array_append_new(list, json_pack("{s:s, s:s}", "file", path, "state", what));
+	else if (strcmp(what, "folder") == 0)
+		printf("%s: a folder, not looked into\n", path);
+	else
+		printf("%s: %s, plain text; it is never encrypted\n", path, what);
+	return 1;
+}
+
 static int
 wal_run(void *options, const char **args, size_t nargs, struct err *err)
 {
@@ -261,6 +300,12 @@ wal_run(void *options, const char **args, size_t nargs, struct err *err)
 	if (o->decrypt != NULL && (keys_open(o, &keys, err) != 0 || (cipher = wal_cipher_new(keys, err)) == NULL))
 		goto done;
 	for (size_t i = 0; i < nargs; i++) {
+		int told = bystander_tell(o, args[i], nargs > 1, list, err);
+
+		if (told < 0)
+			goto done;
+		if (told > 0)
+			continue;
 		if ((data = durable_read(args[i], SEGMENT_MAX, &len, err)) == NULL)
 			goto done;
 		facts_gather(args[i], data, len, &facts);

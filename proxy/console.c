@@ -92,7 +92,7 @@ show_status(struct session *s)
 
 	table_head(&t, s, (const char *const[]){"name", "value", NULL});
 	stamp(when, sizeof(when), p->started);
-	pair(&t, "version", "%s", PROXY_VERSION);
+	pair(&t, "version", "%s", WALCRYPT_VERSION);
 	pair(&t, "started", "%s", when);
 	pair(&t, "uptime_s", "%lld", (long long)(time(NULL) - p->started));
 	pair(&t, "config_file", "%s", s->site->settings->file);
@@ -195,7 +195,7 @@ show_version(struct session *s)
 	struct table t;
 
 	table_head(&t, s, (const char *const[]){"version", NULL});
-	table_row(&t, (const char *const[]){"walcrypt-proxy " PROXY_VERSION});
+	table_row(&t, (const char *const[]){"walcrypt-proxy " WALCRYPT_VERSION});
 	table_end(&t);
 }
 

@@ -84,7 +84,7 @@ greeted(struct session *s)
 	if (rc == 0 && s->up != NULL)
 		rc = encode_parameters(&s->out, upstream_conn(s->up), &err);
 	if (rc == 0 && s->up == NULL)
-		rc = message_parameter_status(&s->out, "server_version", PROXY_VERSION "/walcrypt", &err) != 0 ||
+		rc = message_parameter_status(&s->out, "server_version", WALCRYPT_VERSION "/walcrypt", &err) != 0 ||
 		             message_parameter_status(&s->out, "server_encoding", "UTF8", &err) != 0 ||
 		             message_parameter_status(&s->out, "client_encoding", "UTF8", &err) != 0
 		         ? -1

@@ -287,7 +287,7 @@ run(struct master *m, struct err *err)
 	m->listener = listener_new(m->loop, m->proxy.site->settings, give, m, err);
 	if (m->listener == NULL)
 		return -1;
-	log_info("walcrypt-proxy %s: %s, port %d%s%s", PROXY_VERSION,
+	log_info("walcrypt-proxy %s: %s, port %d%s%s", WALCRYPT_VERSION,
 	         m->proxy.site->settings->listen_port == 0 ? "no TCP" : m->proxy.site->settings->listen_addr,
 	         m->proxy.site->settings->listen_port, m->proxy.site->settings->unix_socket_dir == NULL ? "" : ", ",
 	         m->proxy.site->settings->unix_socket_dir == NULL ? "" : m->proxy.site->settings->unix_socket_dir);
@@ -366,7 +366,7 @@ main(int argc, char **argv)
 		return 0;
 	}
 	if (rc == 0 && a.version) {
-		puts("walcrypt-proxy " PROXY_VERSION);
+		puts("walcrypt-proxy " WALCRYPT_VERSION);
 		return 0;
 	}
 	if (rc == 0 && a.config == NULL)

@@ -7,12 +7,11 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "common/version.h"
 #include "keymgr/ledger.h"
 #include "proxy/registry.h"
 #include "proxy/site.h"
 #include "proxy/timelines.h"
-
-#define PROXY_VERSION "0.1.0"
 
 struct worker;
 

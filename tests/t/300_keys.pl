@@ -40,17 +40,24 @@ for my $command (@commands) {
 	is($rc, 0, "$command --help");
 	like($out, qr/^Usage: walcrypt-ctl $command .*--config=FILE .*--help/s, '... shows usage and options');
 	my (undef, undef, $bad) = ctl_output(split(/ /, $command), '--nonsense');
-	like($bad, $command eq 'build' ? qr/name must come first/ : qr/unknown option --nonsense/, "... and an unknown option is said");
+	like($bad, $command eq 'build' ? qr/name must come first/ : qr/unknown option --nonsense\nHINT:  Try "walcrypt-ctl $command --help"\./, "... and an unknown option is said");
+	is((ctl_output('help', split(/ /, $command)))[1], $out, "help $command shows the same");
 }
+is((ctl_output('help'))[1], (ctl_output('--help'))[1], 'help shows what --help shows');
+refused(2, qr/unknown command "frobnicate"/, 'help of an unknown command', 'help', 'frobnicate');
+like(ctl('--version'), qr/^walcrypt-ctl \d+\.\d+\.\d+$/, '--version');
+refused(2, qr/an argument is missing\nHINT:  Usage: walcrypt-ctl wal FILE.*Try "walcrypt-ctl wal --help"/s, 'no argument', 'wal');
+refused(2, qr/no data directory is named\nHINT:  Give -D DIR/, 'a hint of its own stays', 'verify');
 refused(2, qr/no command is given/, 'nothing');
 refused(2, qr/unknown command "frobnicate"/, 'an unknown command', 'frobnicate');
-refused(2, qr/unknown command "key"/, 'half a command', 'key');
+refused(2, qr/unknown command "key"\nHINT:  There are "key init", "key show", /, 'half a command', 'key');
 
 # the configuration file
 my $main = "[walcrypt]\nauth_type = trust\nkeystore = $tmp/ks\n";
 my $conf = put("$tmp/w.ini", $main . "[kek site]\nuri = file:$tmp/kek\n[kek other]\nuri = file:$tmp/kek2\n"
 	  . "[node red]\nconninfo = host=$tmp port=1\nkeyset = none\n[node blue]\nkeyset = blue\nkek = site\n[node green]\nkeyset = green\nkek = other\n");
 refused(2, qr/no cluster key is named/, 'no configuration', 'key', 'init', 'blue');
+refused(2, qr{is not a key provider\nHINT:  If a file is meant: --kek file:/etc/kek$}m, 'a path for a provider', qw(key init blue --kek /etc/kek));
 refused(1, qr/could not open configuration file/, 'a missing configuration', 'key', 'init', 'blue', '--config', "$tmp/none.ini");
 chmod(0660, $conf);
 refused(6, qr/may be written by others/, 'a configuration that others may write', 'key', 'init', 'blue', '--config', $conf);
@@ -67,7 +74,9 @@ my @conf = ('--config', $conf);
 my @sysid = ('--system-identifier', '7300000000000000001');
 refused(4, qr/could not open cluster key file/, 'no cluster key yet', qw(key init blue), @conf, @sysid);
 ok(!-e "$tmp/ks/blue", '... nothing is left behind');
-refused(4, qr/could not ask node "red"/, 'a primary that does not answer', qw(key init blue --create-kek), @conf);
+refused(2, qr/there is no \[kek sight\] in .*\nHINT:  It has site, other\./, 'an unknown section', qw(key init blue --kek sight), @conf, @sysid);
+refused(2, qr{there is no \[kek \./kek\] in .*\nHINT:  If a file is meant: --kek file:\./kek}, 'a path for a section', qw(key init blue --kek ./kek), @conf, @sysid);
+refused(4, qr/could not ask node "red".*\nHINT:  Start it, or give --system-identifier/s, 'a primary that does not answer', qw(key init blue --create-kek), @conf);
 ok(!-e "$tmp/kek", '... and no cluster key was made');
 refused(2, qr/not a system identifier/, 'a bad system identifier', qw(key init blue --system-identifier 0x1), @conf);
 refused(2, qr/not a name for a keyset/, 'a bad name', qw(key init ../blue), @conf, @sysid);
@@ -112,7 +121,8 @@ is(ctl('key', 'show', '--key-dir', "$tmp/ks/blue"), ctl(qw(key show blue), @conf
 move("$tmp/kek.away", "$tmp/kek");
 refused(2, qr/name one key directory/, 'key show of nothing', qw(key show));
 refused(6, qr/not a data directory/, 'key show of no data directory', qw(key show -D), $tmp);
-refused(1, qr/there is no key directory/, 'key show of a keyset that is not there', qw(key show grey), @conf);
+refused(2, qr/there is no keyset "grey" in keystore .*\nHINT:  It has (?=.*\bblue\b)(?=.*\bgreen\b).*\.$/m, 'key show of a keyset that is not there', qw(key show grey), @conf);
+refused(2, qr/is not the name of a keyset/, 'key show of no name', qw(key show ..), @conf);
 
 # unlock: the four different errors and more; each with one FATAL line
 my $kek = "file:$tmp/kek";
@@ -140,7 +150,7 @@ is(length($packed), 24 + 32 + 40 + 32, '... whole');
 is($rc, 0, 'unlock by a command');
 ($rc, $packed) = unlock("$tmp/ks/blue", "command:test -f %d/relation.wkey && printf 'encryptionkey=' && cat $tmp/kek");
 is($rc, 0, '... that uses %d, in Cybertec\'s form');
-locked(5, qr/wrong cluster key/, 'wrong cluster key', "$tmp/ks/blue", "file:$tmp/kek2");
+locked(5, qr{wrong cluster key.*\nDETAIL:  The keys are wrapped under cluster key \w{16}; file:\Q$tmp\E/kek2 gave \w{16}\.}, 'wrong cluster key', "$tmp/ks/blue", "file:$tmp/kek2");
 locked(4, qr/could not open cluster key file/, 'unreachable', "$tmp/ks/blue", "file:$tmp/kek9");
 locked(4, qr/key command ended with exit status 7/, 'a command that fails', "$tmp/ks/blue", 'command:exit 7');
 locked(6, qr/key provider holds 64 hexadecimal digits/, 'a key in a command', "$tmp/ks/blue", 'command:echo ' . 'a1' x 32);

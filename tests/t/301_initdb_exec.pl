@@ -35,7 +35,7 @@ isnt($id{AES128}, $id{AES256}, 'each cluster has keys of its own');
 # what initdb leaves, and what it refuses
 my $dir = "$tmp/one";
 my $out = ctl('initdb', '-D', $dir, '--kek', $kek, @initdb);
-like($out, qr/The cluster is encrypted, AES256: .*walcrypt-ctl exec -D \Q$dir\E --kek \Q$kek\E -- pg_ctl start/s, 'initdb says how to start');
+like($out, qr/The cluster is encrypted, AES256: .*walcrypt-ctl exec -D \Q$dir\E --kek \Q$kek\E -- pg_ctl -l \Q$dir\E\.log start/s, 'initdb says how to start');
 is(join(' ', glob("$dir.*")), '', 'no staged keys are left behind');
 my ($rc, undef, $err) = ctl_output('initdb', '-D', $dir, '--kek', $kek, @initdb);
 is($rc, 6, 'a directory that is not empty is refused');

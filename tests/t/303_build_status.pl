@@ -1,6 +1,7 @@
 # walcrypt-ctl build and status against a running proxy; key init asking the primary.
 use strict;
 use warnings;
+use IO::Socket::INET;
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -34,6 +35,7 @@ like($err, qr/pg_basebackup failed with exit status 1/, '... is said');
 $proxy->start;
 ($rc, $o, $err) = ctl_output('build', 'pink', '-D', "$tmp/none", @conf);
 is($rc, 2, 'build: no such node');
+like($err, qr/has no \[node pink\]\nHINT:  Nodes with a keyset there: blue\./, '... names those there are');
 ($rc, $o, $err) = ctl_output('build', 'grey', '-D', "$tmp/none", @conf);
 is($rc, 6, 'build: a node that is to be clear');
 ($rc, $o, $err) = ctl_output('build', 'blue', '-D', "$tmp/none", @conf, '--kek', "file:$tmp/nokek", '--checkpoint=fast');
@@ -46,7 +48,8 @@ mkdir $blue->backup_dir;
 mkdir $blue->archive_dir;
 ($rc, $out, $err) = ctl_output('build', 'blue', '-D', $blue->data_dir, @conf, '--checkpoint=fast', '--no-sync', '-X', 'stream');
 is($rc, 0, 'build') or diag($err);
-like($out, qr/Standby "blue" is built, encrypted, AES256: .*walcrypt-ctl exec -D \S+ --config \S+ -- pg_ctl start/s, '... says what to do next');
+like($out, qr/Standby "blue" is built, encrypted, AES256: .*walcrypt-ctl exec -D \S+ --config \S+ -- pg_ctl -l \S+\.log -o '-p \d+' start$/ms, '... says what to do next');
+unlike($err, qr/begins with a checkpoint/, '... and nothing about a fast checkpoint');
 is(scalar files_containing('marker-build-77', $blue->data_dir), 0, '... and nothing of it is clear');
 cmp_ok(scalar files_containing('marker-build-77', $red->data_dir), '>', 0, '(the search finds it in the primary)');
 $blue->append_conf('postgresql.conf', 'port = ' . $blue->port . "\nunix_socket_directories = '" . $blue->host . "'\n");
@@ -77,6 +80,23 @@ wait_for('the second look', sub { $run->pump_nb; (() = $watch =~ /^sessions$/mg)
 $run->signal('INT');
 $run->finish;
 ok(1, 'status --watch looks again');
+
+# a port that is taken, and the wait for a checkpoint
+{
+	my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die $!;
+	my $port = $taken->sockport;
+	$red->append_conf('postgresql.conf', "checkpoint_timeout = 30s\nport = $port\n");
+	$red->reload;
+	($rc, $out, $err) = ctl_output('build', 'blue', '-D', "$tmp/taken", @conf, '--no-sync');
+	is($rc, 0, 'build without a fast checkpoint') or diag($err);
+	like($err, qr/begins with a checkpoint of the primary.*--checkpoint=fast/, '... says what it waits for');
+	like($out, qr/^Port $port is in use on this machine.*-o '-p (?!$port')\d+' start$/ms, '... and finds another port');
+}
+
+# what the console says beyond the error
+($rc, undef, $err) = ctl_output('status', '--host', $proxy->host, '--port', $proxy->port, '--user', 'blue');
+is($rc, 4, 'status as a standby');
+like($err, qr/^ERROR:  .*\n(?:DETAIL:  .*\n)?HINT:  /, '... shows the server\'s hint');
 
 # tar format, and pg_basebackup's own idea of where the proxy is
 ($rc, $out, $err) = ctl_output('build', 'blue', '-D', "$tmp/tar", '--kek', $proxy->kek_uri, '-h', $proxy->host, '-p', $proxy->port, '-Ft', '--checkpoint=fast', '--no-sync');
