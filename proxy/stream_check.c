@@ -17,6 +17,7 @@
 
 static void check_begin(struct session *s);
 static void check_place(struct session *s);
+static int system_take(struct session *s, const PGresult *res);
 
 static void
 renew(struct session *s, const char *why)
@@ -162,22 +163,40 @@ check(struct session *s)
 	check_place(s);
 }
 
-/* May be served under its place? */
+/* Is the upstream where it says that it was, or further? The place must have been known before it was asked: another
+ * session may have received more, and raised the line, since an answer that is older. */
 static void
-check_place(struct session *s)
+check_behind(struct session *s)
 {
 	struct stream *st = s->stream;
 
-	if (st->place.position == 0) {
-		stream_start(s);
-		return;
-	}
 	if (st->line.tli == st->current_tli && st->flush_lsn < st->place.position) {
 		renew(s, "upstream is behind what was sent: it has been rolled back");
 		return;
 	}
 	st->check_before = ledger_check_before(&st->place, upstream_facts(s->up)->segment_size);
 	check_begin(s);
+}
+
+static void
+on_asked_again(struct session *s, const PGresult *res)
+{
+	if (system_take(s, res) == 0)
+		check_behind(s);
+}
+
+/* May be served under its place? */
+static void
+check_place(struct session *s)
+{
+	struct stream *st = s->stream;
+
+	if (st->place.position == 0)
+		stream_start(s);
+	else if (st->line.tli == st->current_tli && st->flush_lsn < st->place.position)
+		session_ask(s, "IDENTIFY_SYSTEM", on_asked_again);
+	else
+		check_behind(s);
 }
 
 /* 1: which line it is. */
@@ -229,6 +248,29 @@ position_check(struct session *s, struct err *err)
 	return err_sqlstate(err, "XX000");
 }
 
+/* The answer to IDENTIFY_SYSTEM; -1: the session is dropped. */
+static int
+system_take(struct session *s, const PGresult *res)
+{
+	struct stream *st = s->stream;
+	struct err err = {0};
+
+	if (res == NULL || PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1 || PQnfields(res) < 3 ||
+	    lsn_parse(PQgetvalue(res, 0, 2), &st->flush_lsn) != 0)
+		err_set(&err, ERR_FAILED, "upstream \"%s\" did not answer IDENTIFY_SYSTEM", upstream_name(s->up));
+	else {
+		st->system_identifier = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+		st->current_tli = (uint32_t)strtoul(PQgetvalue(res, 0, 1), NULL, 10);
+		if (st->current_tli != 0 && st->system_identifier == upstream_facts(s->up)->system_identifier)
+			return 0;
+		err_set(&err, ERR_FAILED, "upstream \"%s\" answers IDENTIFY_SYSTEM with another cluster than before",
+		        upstream_name(s->up));
+	}
+	err_sqlstate(&err, "08P01");
+	session_drop(s, &err);
+	return -1;
+}
+
 static void
 on_system(struct session *s, const PGresult *res)
 {
@@ -236,22 +278,11 @@ on_system(struct session *s, const PGresult *res)
 	struct err err = {0};
 	char sql[64];
 
-	if (res == NULL || PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1 || PQnfields(res) < 3 ||
-	    lsn_parse(PQgetvalue(res, 0, 2), &st->flush_lsn) != 0) {
-		err_set(&err, ERR_FAILED, "upstream \"%s\" did not answer IDENTIFY_SYSTEM", upstream_name(s->up));
-		err_sqlstate(&err, "08P01");
-		session_drop(s, &err);
+	if (system_take(s, res) != 0)
 		return;
-	}
-	st->system_identifier = st->line.system_identifier = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
-	st->current_tli = (uint32_t)strtoul(PQgetvalue(res, 0, 1), NULL, 10);
+	st->line.system_identifier = st->system_identifier;
 	st->line.tli = s->command.timeline == 0 ? st->current_tli : s->command.timeline;
-	if (st->line.tli == 0 || st->system_identifier != upstream_facts(s->up)->system_identifier) {
-		err_set(&err, ERR_FAILED, "upstream \"%s\" answers IDENTIFY_SYSTEM with another cluster than before",
-		        upstream_name(s->up));
-		err_sqlstate(&err, "08P01");
-		session_drop(s, &err);
-	} else if (position_check(s, &err) != 0)
+	if (position_check(s, &err) != 0)
 		session_refuse(s, &err);
 	else if (st->line.tli == 1)
 		check(s);
