@@ -7,17 +7,13 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "common/err.h"
-#include "common/log.h"
 #include "storage/interpose.h"
 #include "storage/process.h"
+#include "storage/report.h"
 #include "storage/unlock.h"
-
-#define SERVER_FATAL 22 /* elog.h: FATAL since PostgreSQL 14 */
 
 /* fmgr.h: Pg_magic_struct of PostgreSQL 15 to 17 */
 struct magic {
@@ -48,25 +44,6 @@ walcrypt_layer_active(void)
 	return process.preloaded && process.program == PROGRAM_SERVER && keys.set != NULL;
 }
 
-/* End the start through the server's own ereport(FATAL), so that the line goes where its log goes and its lock file
- * away. */
-static void
-refuse_start(const struct err *err)
-{
-	bool (*start)(int, const char *) = (bool (*)(int, const char *))process_symbol("errstart");
-	int (*message)(const char *, ...) = (int (*)(const char *, ...))process_symbol("errmsg_internal");
-	int (*hint)(const char *, ...) = (int (*)(const char *, ...))process_symbol("errhint");
-	void (*finish)(const char *, int, const char *) =
-	    (void (*)(const char *, int, const char *))process_symbol("errfinish");
-
-	if (start != NULL && message != NULL && hint != NULL && finish != NULL && start(SERVER_FATAL, NULL)) {
-		message("%s", err->text);
-		hint("%s", err->hint);
-		finish(NULL, 0, NULL);
-	}
-	process_die(err);
-}
-
 /* Another copy of this library may have been loaded as the module: the preloaded one answers in the global scope. */
 void
 _PG_init(void)
@@ -80,5 +57,6 @@ _PG_init(void)
 	err_hint(&err,
 	         "Start it with \"walcrypt-ctl exec -D DIRECTORY -- pg_ctl start -D DIRECTORY\", or set LD_PRELOAD and "
 	         "WALCRYPT_KEK in the service's environment.");
-	refuse_start(&err);
+	report(REPORT_FATAL, &err); /* so that the line goes where the server's log goes, and its lock file away */
+	process_die(&err);
 }

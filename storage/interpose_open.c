@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "storage/backupcheck.h"
 #include "storage/interpose.h"
 #include "storage/process.h"
 #include "storage/raw.h"
@@ -93,6 +94,8 @@ interpose_open(int dir, const char *path, int flags, mode_t mode)
 		return -1;
 	}
 	fdtable[fd] = f;
+	if (f.class == FILE_RELATION && f.view == VIEW_RAW)
+		backupcheck_open(fd, path);
 	return fd;
 }
 
@@ -147,6 +150,7 @@ __openat_2(int dir, const char *path, int flags)
 int
 close(int fd)
 {
+	backupcheck_close(fd);
 	fdtable_clear(fd);
 	return raw_close(fd);
 }

@@ -23,6 +23,7 @@ static struct {
 	const int *backend_type;
 	const bool *am_walsender, *postmaster_environment, *enable_fsync;
 	const char *const *query;
+	int64_t (*statement_start)(void);
 	uint64_t (*insert_lsn)(void);
 	uint32_t (*insert_tli)(void);
 	bool (*in_recovery)(void);
@@ -68,6 +69,7 @@ process_learn(struct err *err)
 	server.postmaster_environment = process_symbol("IsPostmasterEnvironment");
 	server.enable_fsync = process_symbol("enableFsync");
 	server.query = process_symbol("debug_query_string");
+	server.statement_start = (int64_t(*)(void))process_symbol("GetCurrentStatementStartTimestamp");
 	server.insert_lsn = (uint64_t(*)(void))process_symbol("GetXLogInsertRecPtr");
 	server.insert_tli = (uint32_t(*)(void))process_symbol("GetWALInsertionTimeLine");
 	server.in_recovery = (bool (*)(void))process_symbol("RecoveryInProgress");
@@ -158,12 +160,21 @@ process_copies_raw(void)
 uint64_t
 process_command(void)
 {
+	int64_t (*start)(void) = server.statement_start;
 	const char *s = server.query != NULL ? *server.query : NULL;
 	uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a */
 
+	if (start != NULL)
+		hash ^= (uint64_t)start();
 	for (; s != NULL && *s != '\0'; s++)
 		hash = (hash ^ (uint8_t)*s) * UINT64_C(1099511628211);
 	return hash;
+}
+
+bool
+process_command_has(const char *text)
+{
+	return server.query != NULL && *server.query != NULL && strcasestr(*server.query, text) != NULL;
 }
 
 bool

@@ -36,8 +36,10 @@ void process_begin(void);
 enum role process_role(void);
 /* A walsender whose command copies files (BASE_BACKUP, physical START_REPLICATION, anything unknown): R8. */
 bool process_copies_raw(void);
-/* A number that changes with the command that a walsender executes. */
+/* A number that changes with each command that a walsender executes. */
 uint64_t process_command(void);
+/* Does the command's text contain this, in any case of letters? */
+bool process_command_has(const char *text);
 /* Postmaster and its children, as opposed to single-user and bootstrap mode. */
 bool process_under_postmaster(void);
 /* The server's fsync setting; true in tools. */

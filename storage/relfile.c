@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "storage/backupcheck.h"
 #include "storage/pagewise.h"
 #include "storage/process.h"
 #include "storage/raw.h"
@@ -44,8 +45,15 @@ read_pages(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 ssize_t
 relfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 {
-	if (f->view == VIEW_RAW || len == 0 || off < 0)
+	if (len == 0 || off < 0)
 		return raw_pread(fd, buf, len, off);
+	if (f->view == VIEW_RAW) {
+		ssize_t n = raw_pread(fd, buf, len, off);
+
+		if (n > 0)
+			backupcheck_read(fd, f, buf, (size_t)n, off);
+		return n;
+	}
 	unlock_needed();
 	if (off % PAGE_LEN == 0 && len % PAGE_LEN == 0)
 		return read_pages(fd, f, buf, len, off);

@@ -169,6 +169,16 @@ sub use_layer
 	return $self;
 }
 
+# Run a program as this node's programs run; (success, stdout, stderr).
+sub run_program
+{
+	my ($self, @command) = @_;
+	local %ENV = $self->_get_env;
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run([@command], '<', \undef, '>', \$out, '2>', \$err);
+	return ($ok, $out, $err);
+}
+
 # kill -9 of the postmaster; returns when all its processes are gone. Where nobody reaps orphans at once, a zombie looks alive
 # to the next start: its lock files go too.
 sub kill9

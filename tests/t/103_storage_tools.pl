@@ -14,10 +14,7 @@ my $quiet = "log_statement = none\nmax_wal_senders = 5\nwal_log_hints = on\nwal_
 sub run_in
 {
 	my ($node, @command) = @_;
-	local %ENV = $node->_get_env;
-	my ($out, $err) = ('', '');
-	my $ok = IPC::Run::run([@command], '<', \undef, '>', \$out, '2>', \$err);
-	return ($ok, $out, $err);
+	return $node->run_program(@command);
 }
 
 my $node = Walcrypt::Node->new('one');
@@ -58,8 +55,8 @@ for my $statement ('/*a_b*/CREATE DATABASE copied STRATEGY file_copy', "--a_b\nC
 	my ($name) = $statement =~ /DATABASE (\w+)/;
 	is($node->safe_psql($name, 'SELECT count(*) > 100 FROM pg_class'), 't', "$name is a sound database") or diag($err);
 }
-command_ok([ 'pg_basebackup', '-D', "$tmp/backup", '-Ft', '-X', 'fetch', '--no-verify-checksums', '-d', $node->connstr ], 'stock pg_basebackup');
-command_ok([ 'pg_basebackup', '-D', "$tmp/backup_plain", '-X', 'fetch', '--no-verify-checksums', '-T', "$tmp/space=$tmp/space2", '-T', "$tmp/elsewhere=$tmp/elsewhere2", '-d', $node->connstr ], 'and to plain files');
+command_ok([ 'pg_basebackup', '-D', "$tmp/backup", '-Ft', '-X', 'fetch', '-d', $node->connstr ], 'stock pg_basebackup');
+command_ok([ 'pg_basebackup', '-D', "$tmp/backup_plain", '-X', 'fetch', '-T', "$tmp/space=$tmp/space2", '-T', "$tmp/elsewhere=$tmp/elsewhere2", '-d', $node->connstr ], 'and to plain files');
 is(join(' ', files_containing($marker, "$tmp/backup", "$tmp/backup_plain", "$tmp/space2")), '', 'a base backup is ciphertext, with its WAL');
 command_ok([ 'pg_verifybackup', '-n', "$tmp/backup_plain" ], 'stock pg_verifybackup passes on it');
 
@@ -120,7 +117,7 @@ $node->safe_psql('postgres', "DROP TABLESPACE $_") for qw(away elsewhere);
 my $rows = 'SELECT count(*), sum(id), sum(hashtext(body)) FROM t';
 for my $how ('server', 'directory') {
 	my $target = Walcrypt::Node->new("target_$how");
-	$node->backup($how, backup_options => ['--no-verify-checksums']);
+	$node->backup($how);
 	$target->init_from_backup($node, $how, has_streaming => 1);
 	$target->use_layer($kek);
 	$target->append_conf('postgresql.conf', $quiet);

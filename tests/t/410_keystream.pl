@@ -36,13 +36,12 @@ $load->setup($primary->node);
 # What goes over the wire from a primary to a standby and to pg_receivewal.
 my ($relay, $receiver);
 my $relays = 0;
-my @raw = ('--no-verify-checksums');    # the server would compute checksums of ciphertext
 sub attach
 {
 	$relay->stop if $relay;
 	$receiver->stop if $receiver;
 	$relay = Accounting::Relay->new($primary->node->name, [ $primary->node->host, $primary->node->port ], dir => $dir);
-	$standby->clone($relay, extra => \@raw);
+	$standby->clone($relay);
 	$standby->start;
 	$receiver = Accounting::Receiver->new($relay->connstr, "$dir/received" . ++$relays);
 	$receiver->start;
