@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/layer.h"
 
@@ -18,6 +19,15 @@ static const struct option_def exec_defs[] = {{"pgdata", 'D', OPTION_TEXT, offse
                                               COMMON_OPTIONS,
                                               OPTIONS_END};
 
+/* A directory that has keys is good enough: whether the rest is damaged is for the program to say (pg_verifybackup). */
+static int
+exec_keydir(const char *datadir, char keydir[static PATH_MAX], struct err *err)
+{
+	if (path_format(keydir, err, "%s/pg_cryptokeys", datadir) != 0)
+		return -1;
+	return access(keydir, F_OK) == 0 ? 0 : datadir_keydir(datadir, keydir, err);
+}
+
 static int
 exec_run(void *options, const char **args, size_t nargs, struct err *err)
 {
@@ -26,7 +36,7 @@ exec_run(void *options, const char **args, size_t nargs, struct err *err)
 	struct source source;
 
 	(void)nargs;
-	if (datadir_option(o->datadir, datadir, err) != 0 || datadir_keydir(datadir, keydir, err) != 0 ||
+	if (datadir_option(o->datadir, datadir, err) != 0 || exec_keydir(datadir, keydir, err) != 0 ||
 	    source_find(&source, o->common.config, o->kek, datadir, NULL, err) != 0)
 		return -1;
 	if (program_find(args[0], datadir, program, err) != 0 || layer_environment(&source, err) != 0)
