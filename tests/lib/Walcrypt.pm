@@ -152,6 +152,7 @@ package Walcrypt::Node;
 # nothing is imported here: names like command_ok would hide the methods
 use parent -norequire, 'PostgreSQL::Test::Cluster';
 use PostgreSQL::Test::Cluster ();
+use Test::More ();
 
 sub _get_env
 {
@@ -218,6 +219,57 @@ sub init_encrypted
 	};
 	$self->init(%params);
 	return $self->use_layer($kek);
+}
+
+# One test: PostgreSQL's own checks find nothing wrong with a running node: amcheck with heapallindexed on every B-tree index and
+# verify_heapam on every table of every database, then, with the server stopped, pg_checksums. The node stays stopped, with
+# restart => 1 it is started again. A standby needs the primary whose WAL it replays, for CREATE EXTENSION: primary => $node.
+sub check_integrity
+{
+	my ($self, $what, %params) = @_;
+	my $name = $what // $self->name;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return Test::More::is($self->integrity_findings(%params), '', "$name: amcheck, verify_heapam and pg_checksums find nothing");
+}
+
+# What they find, a text that is empty when all is well.
+sub integrity_findings
+{
+	my ($self, %params) = @_;
+	my $creator = $params{primary} // $self;
+	my ($recovery, $checksums) = split(/\|/, $self->safe_psql('postgres', "SELECT pg_is_in_recovery(), current_setting('data_checksums')"));
+	my ($indexes, $tables, @findings) = (0, 0);
+	for my $db (split(/\n/, $creator->safe_psql('postgres', 'SELECT datname FROM pg_database WHERE datallowconn'))) {
+		$creator->safe_psql($db, 'CREATE EXTENSION IF NOT EXISTS amcheck');
+		if ($creator != $self) {
+			my $lsn = $creator->lsn('insert');
+			$self->poll_query_until($db, "SELECT pg_last_wal_replay_lsn() >= '$lsn'") or die 'the standby ' . $self->name . " does not catch up\n";
+		}
+		# a parent check locks, which a standby cannot
+		my $check = $recovery eq 't' ? 'bt_index_check(c.oid, true)' : 'bt_index_parent_check(c.oid, true, true)';
+		my $lasting = "c.relpersistence <> 't'" . ($recovery eq 't' ? " AND c.relpersistence <> 'u'" : '');
+		my ($out, $err) = ('', '');
+		$self->psql($db, "SELECT count($check) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+			JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'btree' AND c.relkind = 'i' AND i.indisvalid AND i.indisready AND $lasting", stdout => \$out, stderr => \$err);
+		$indexes += $out || 0;
+		push @findings, "$db: $err" if $err ne '';
+		$self->psql($db, "SELECT count(DISTINCT c.oid), string_agg(c.oid::regclass || ', block ' || v.blkno || ', offset ' || coalesce(v.offnum, 0) || ': ' || v.msg, E'\\n')
+			FROM pg_class c JOIN pg_am a ON a.oid = c.relam LEFT JOIN LATERAL verify_heapam(c.oid, check_toast => true) v ON true
+			WHERE a.amname = 'heap' AND c.relkind IN ('r', 't', 'm') AND $lasting", stdout => \$out, stderr => \$err);
+		my ($n, $bad) = split(/\|/, $out || '0|', 2);
+		$tables += $n;
+		push @findings, "$db: $_" for grep { $_ ne '' } $bad // '', $err;
+	}
+	push @findings, "only $indexes indexes and $tables tables were looked at" if $indexes < 100 || $tables < 60;
+	$self->stop;
+	if ($checksums eq 'on') {
+		local %ENV = $self->_get_env;
+		my ($out, $err) = ('', '');
+		IPC::Run::run([ $self->installed_command('pg_checksums'), '--check', '-D', $self->data_dir ], '<', \undef, '>', \$out, '2>', \$err);
+		push @findings, "pg_checksums: $out$err" if $? != 0 || $out !~ /^Bad checksums:  0$/m;
+	}
+	$self->start if $params{restart};
+	return join("\n", @findings);
 }
 
 # An encrypted standby NAME built with stock pg_basebackup through the proxy; options: slot, extra.

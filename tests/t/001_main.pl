@@ -94,7 +94,7 @@ $blue->safe_psql('postgres', "INSERT INTO letters SELECT i, '$marker new ' || i 
 is(join(' ', files_containing($marker, $blue_dir)), '', 'what it writes as a primary is encrypted too');
 $blue->restart;
 is($blue->safe_psql('postgres', 'SELECT count(*) FROM letters'), '6001', 'it restarts');
-$blue->stop;
+$blue->check_integrity('the promoted standby');
 ($rc, $out, $err) = ctl_output('verify', '-D', $blue_dir, '--kek', $proxy->kek_uri);
 is($rc, 0, 'verify is clean on the stopped server') or diag($out . $err);
 is($proxy->stop, 0, 'the proxy ends with exit 0 when asked to');

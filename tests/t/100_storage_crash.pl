@@ -111,6 +111,18 @@ for my $round (1 .. 4) {
 is(join(' ', files_containing($marker, $node->data_dir)), '', 'after all that the marker is nowhere');
 ok(!-e $node->data_dir . '/pg_wal/pgsql_tmp_walcrypt.journal', 'no journal is left');
 
+$node->check_integrity('after all crashes', restart => 1);
+
+# the check itself finds damage: 64 bytes of ciphertext are another page's plaintext
+my $file = $node->data_dir . '/' . $node->safe_psql('postgres', "CHECKPOINT; SELECT pg_relation_filepath('pgbench_accounts')");
 $node->stop;
-$node->command_like([ 'pg_checksums', '--check', '-D', $node->data_dir ], qr/Bad checksums:  0/, 'pg_checksums finds every page whole');
+open(my $damaged, '+<:raw', $file) or die "$file: $!";
+seek($damaged, 8192 * 7 + 4096, 0);
+print $damaged 'x' x 64;
+close $damaged;
+$node->append_conf('postgresql.conf', "ignore_checksum_failure = on\n");
+$node->start;
+my $findings = $node->integrity_findings;
+like($findings, qr/^postgres: .*\bpage verification failed/m, 'a damaged page is found by amcheck');
+like($findings, qr/^pg_checksums: .*Bad checksums:  1$/ms, 'and by pg_checksums');
 done_testing();

@@ -99,5 +99,5 @@ for my $node ($standby, $cascade) {
 	my $text = slurp_file($node->logfile);
 	unlike($text, qr/incorrect prev-link|incorrect resource manager|contrecord is requested|unexpected pageaddr/, $node->name . ' never read what it could not understand');
 }
-$_->stop for $cascade, $standby, $primary;
+$_->check_integrity($_->name, primary => $primary) for $cascade, $standby, $primary;
 done_testing();

@@ -75,7 +75,7 @@ is($follower->safe_psql('postgres', $sum), $standby->safe_psql('postgres', $sum)
 $standby->stop('immediate');
 $standby->start;
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM t'), '9000', 'the promoted one survives a crash');
-$_->stop for $follower, $standby;
+$_->check_integrity($_->name, primary => $standby) for $follower, $standby;
 only('encrypted', $_->data_dir . '/pg_wal', 'WAL of ' . $_->name) for $standby, $follower;
 is(join(' ', files_containing($marker, map { $_->data_dir } $primary, $restored, $standby, $follower)), '', 'the marker is nowhere');
 
@@ -101,7 +101,7 @@ $fromclear->start;
 $fromclear->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die;
 is($fromclear->safe_psql('postgres', $sum), $expected, 'point-in-time recovery from a clear archive');
 only('encrypted', $fromclear->data_dir . '/pg_wal', 'its WAL');
-$fromclear->stop;
+$fromclear->check_integrity('recovered from a clear archive');
 is(join(' ', files_containing($marker, $fromclear->data_dir)), '', 'the marker is nowhere in it');
 
 # An encrypted standby of an unencrypted primary, built through the proxy, that then streams straight from the primary.
@@ -143,7 +143,6 @@ $blue->safe_psql('postgres', "INSERT INTO t VALUES (0, 'promoted')");
 $blue->stop('immediate');
 $blue->start;
 is($blue->safe_psql('postgres', 'SELECT count(*) FROM t'), 18000 + 6 + 1, 'promoted, and after a crash');
-$blue->stop;
-$blue->command_like([ 'pg_checksums', '--check', '-D', $blue->data_dir ], qr/Bad checksums:  0/, 'all pages are whole');
+$blue->check_integrity('promoted, and after a crash');
 is(join(' ', files_containing($marker, $blue->data_dir)), '', 'the marker is nowhere on the standby');
 done_testing();

@@ -116,7 +116,7 @@ is(() = slurp_from($proxy->logfile, 0) =~ /begins a new incarnation/g, 1, 'still
 my %what = encrypted_wal_files($blue->data_dir . '/pg_wal');
 is_deeply([ grep { $what{$_} !~ /encrypted|empty/ } keys %what ], [], 'all WAL of blue is encrypted');
 for my $node ($blue, $green) {
-	$node->stop;
+	$node->check_integrity($node->name, primary => $red);
 	my ($rc, $out, $err) = ctl_output('verify', '-D', $node->data_dir, '--kek', $proxy->kek_uri);
 	is($rc, 0, $node->name . ': walcrypt-ctl verify is clean') or diag($out, $err);
 }

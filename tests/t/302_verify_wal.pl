@@ -41,7 +41,7 @@ $node->stop('immediate');
 $node->start;
 ($rc, $out) = verify();
 is($rc, 0, 'clean after crash recovery') or diag($out);
-$node->stop;
+$node->check_integrity('after crash recovery');
 ($rc, $out, $err) = verify();
 is($rc, 0, 'clean when stopped');
 like($out, qr/^relation files: \d+, .*, \d+ pages/m, '... with figures of the relation files');

@@ -167,5 +167,8 @@ cmp_ok($report->{sources}{$_} // 0, '>', 1e5, "$_ was seen") for qw(disk:red dis
 for my $server ($primary, $standby) {
 	my ($verified, $out, $err) = ctl_output('verify', '-D', $server->node->data_dir, '--kek', $uri);
 	is($verified, 0, 'verify finds ' . $server->node->name . ' whole') or diag($out . $err);
+	$server->node->use_layer($uri)->start;
+	$server->node->promote if $server == $standby;
+	$server->node->check_integrity;
 }
 done_testing();
