@@ -2,7 +2,8 @@
  * key init: a keyset in the proxy's keystore for one node or profile.
  *
  * Every keyset has a relation key of its own. Keysets of one cluster (one system identifier) share the WAL key, because
- * their nodes exchange WAL: it is copied from one that is there already.
+ * their nodes exchange WAL: it is copied from one that is there already. An archive that shall not be able to read the
+ * nodes' WAL has one of its own.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -26,8 +27,8 @@
 
 struct key_init_options {
 	struct common_options common;
-	const char *method, *kek, *system_identifier;
-	bool create_kek;
+	const char *method, *kek, *system_identifier, *wal_key_of;
+	bool create_kek, own_wal_key;
 };
 
 static const struct option_def key_init_defs[] = {
@@ -36,6 +37,10 @@ static const struct option_def key_init_defs[] = {
     KEK_OPTION(struct key_init_options, "the configuration's for NAME"),
     {"create-kek", 0, OPTION_FLAG, offsetof(struct key_init_options, create_kek), NULL,
      "make the cluster key if its file is not there yet", 0, 0},
+    {"own-wal-key", 0, OPTION_FLAG, offsetof(struct key_init_options, own_wal_key), NULL,
+     "a WAL key of its own, that opens no other node's WAL: for an archive", 0, 0},
+    {"wal-key-of", 0, OPTION_TEXT, offsetof(struct key_init_options, wal_key_of), "KEYSET",
+     "the WAL key of this keyset, where the cluster's keysets have several", 0, 0},
     {"system-identifier", 0, OPTION_TEXT, offsetof(struct key_init_options, system_identifier), "NUMBER",
      "the cluster's system identifier (default: asked from a configured node)", 0, 0},
     COMMON_OPTIONS,
@@ -63,10 +68,30 @@ keystore_lock(const char *keystore, struct err *err)
 	return fd;
 }
 
-/* The folder of a keyset of the same cluster, or "". */
-static int
-relative_find(const char *keystore, uint64_t identifier, char name[static NAME_MAX + 1], struct err *err)
+/* Have two keysets a WAL key in common? */
+static bool
+share_wal_key(const struct keydir_info *a, const struct keydir_info *b)
 {
+	for (size_t i = 0; i < a->nepochs; i++)
+		for (size_t j = 0; j < b->nepochs; j++)
+			if (a->epochs[i].number == b->epochs[j].number && strcmp(a->epochs[i].id, b->epochs[j].id) == 0)
+				return true;
+	return false;
+}
+
+static int
+several(const char *one, const char *other, struct err *err)
+{
+	err_set(err, ERR_REFUSED, "keysets \"%.63s\" and \"%.63s\" of the cluster have different WAL keys", one, other);
+	return err_hint(err, "Say whose the new keyset shall have: --wal-key-of KEYSET, or --own-wal-key.");
+}
+
+/* The folder of a keyset of the same cluster, or "". With wal_key_of: that one. */
+static int
+relative_find(const char *keystore, uint64_t identifier, const char *wal_key_of, char name[static NAME_MAX + 1],
+              struct err *err)
+{
+	struct keydir_info info, first;
 	struct dirent *entry;
 	DIR *dir = opendir(keystore);
 	int result = 0;
@@ -74,19 +99,23 @@ relative_find(const char *keystore, uint64_t identifier, char name[static NAME_M
 	name[0] = '\0';
 	if (dir == NULL)
 		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
-	while (result == 0 && name[0] == '\0' && (entry = readdir(dir)) != NULL) {
+	while (result == 0 && (entry = readdir(dir)) != NULL) {
 		char path[PATH_MAX];
-		struct keydir_info info;
 
-		if (entry->d_name[0] == '.')
+		if (entry->d_name[0] == '.' || (wal_key_of != NULL && strcmp(wal_key_of, entry->d_name) != 0))
 			continue;
 		if ((result = path_format(path, err, "%s/%s", keystore, entry->d_name)) != 0 || !keydir_exists(path))
 			continue;
-		result = keydir_read_info(path, &info, err);
-		if (result == 0 && info.system_identifier == identifier)
-			memcpy(name, entry->d_name, strlen(entry->d_name) + 1);
+		if ((result = keydir_read_info(path, &info, err)) != 0 || info.system_identifier != identifier)
+			continue;
+		if (name[0] != '\0' && !share_wal_key(&first, &info))
+			result = several(name, entry->d_name, err);
+		memcpy(name, entry->d_name, strlen(entry->d_name) + 1);
+		first = info;
 	}
 	closedir(dir);
+	if (result == 0 && wal_key_of != NULL && name[0] == '\0')
+		return err_set(err, ERR_USAGE, "the keystore has no keyset \"%s\" of this cluster", wal_key_of);
 	return result;
 }
 
@@ -122,7 +151,8 @@ keys_make(const struct key_init_options *o, const char *keystore, uint64_t ident
 		err_set(err, ERR_USAGE, "method \"%s\" is not AES128, AES192 or AES256", o->method);
 		return NULL;
 	}
-	if (relative_find(keystore, identifier, shared, err) != 0)
+	shared[0] = '\0';
+	if (!o->own_wal_key && relative_find(keystore, identifier, o->wal_key_of, shared, err) != 0)
 		return NULL;
 	if (shared[0] == '\0')
 		return keyset_generate(method, identifier, err);
@@ -198,6 +228,8 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		return err_hint(err, "A name has at most %d of a-z, 0-9, _ and -, and begins with a letter or _.",
 		                SETTINGS_NAME_MAX);
 	}
+	if (o->own_wal_key && o->wal_key_of != NULL)
+		return err_set(err, ERR_USAGE, "--own-wal-key and --wal-key-of contradict each other");
 	if (source_find(&source, o->common.config, o->kek, NULL, args[0], err) != 0)
 		return -1;
 	if (source.settings == NULL || source.settings->keystore == NULL) {
@@ -243,7 +275,8 @@ done:
 
 const struct command command_key_init = {
     .name = "key init",
-    .arguments = "NAME [--kek SOURCE] [--create-kek] [--method METHOD] [--system-identifier NUMBER]",
+    .arguments = "NAME [--kek SOURCE] [--create-kek] [--method METHOD] [--own-wal-key | --wal-key-of KEYSET] "
+                 "[--system-identifier NUMBER]",
     .summary = "make a keyset for a standby or an archive in the proxy's keystore",
     .more = "NAME is the keyset that the configuration gives to a node or profile.",
     .options = key_init_defs,

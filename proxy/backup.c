@@ -1,7 +1,11 @@
 /*
  * backup: BASE_BACKUP. The upstream's one COPY stream goes through the chain
- *   tar reader -> backup stage (encrypts, key directory, guard) -> tar writer -> manifest -> writer into out
- * A clear node's backup is passed on as it comes.
+ *   tar reader -> backup stage (keys, key directory, guard) -> tar writer -> manifest -> writer into out
+ * From a clear upstream a clear node's backup is passed on as it comes.
+ *
+ * Page checksums are verified twice when the upstream is encrypted: by its storage layer, which can read a torn page
+ * again and reports what is wrong as any server does, and by the stage, once it has opened the pages. What only the
+ * stage finds, the upstream could not verify, or it happened on the way: that is told at the end, and fails the backup.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,19 +13,24 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "keymgr/keydir_text.h"
 #include "proxy/session_intern.h"
 #include "proxy/spoolfile.h"
+#include "replication/autoconf.h"
 #include "replication/backupstage.h"
 #include "replication/backupstream.h"
 #include "replication/manifest.h"
 #include "replication/tar.h"
+#include "walcrypt/pgfile.h"
 
-#define GUARD_MAX 8192
-#define LAYER_NAME "libwalcrypt-storage"
+#define FAULTS_SHOWN 5
 
 struct backup {
 	struct command_backup wants;
-	char guard[GUARD_MAX];
+	bool started; /* the first result, with the start, has come */
+	char *guard;
+	uint64_t faults; /* pages with a wrong checksum; the first ones are kept */
+	struct err fault[FAULTS_SHOWN];
 	struct spoolfile *spoolfile;
 	struct spool *spool;
 	struct backupstream *stream; /* with the chain */
@@ -33,6 +42,7 @@ backup_free(struct backup *b)
 {
 	if (b == NULL)
 		return;
+	free(b->guard);
 	backupstream_free(b->stream);
 	spool_free(b->spool);
 	spoolfile_free(b->spoolfile);
@@ -49,6 +59,65 @@ chained(struct stage **next, struct stage *made)
 	return made == NULL ? -1 : 0;
 }
 
+/* The keyset in the keystore that has this relation key; NULL when there is none. */
+static const struct site_node *
+whose_key(const struct site *site, const char *relation_id)
+{
+	for (size_t i = 0; i < site->settings->nnodes; i++)
+		if (site->nodes[i].keyset != NULL && strcmp(site->nodes[i].info.relation_id, relation_id) == 0)
+			return &site->nodes[i];
+	return NULL;
+}
+
+/* What stands in the upstream's key directory must be what its node's keyset says. */
+static int
+on_keyset(void *arg, const uint8_t *text, size_t len, struct err *err)
+{
+	struct session *s = arg;
+	const struct settings_node *node = s->up_node->settings;
+	const struct site_node *other;
+	char mac[KEYDIR_MAC_HEX_LEN];
+	struct keydir_info info;
+
+	if (text == NULL) {
+		if (node->keyset == NULL)
+			return 0;
+		err_set(err, ERR_REFUSED, "it is not encrypted, but node \"%s\" has keyset \"%s\"", node->name, node->keyset);
+		err_hint(err, "Set keyset = none for a clear server.");
+		return err_sqlstate(err, "55000");
+	}
+	if (keydir_text_read("keyset.json", (const char *)text, len, &info, mac, err) != 0)
+		return -1;
+	if (node->keyset != NULL && strcmp(info.relation_id, s->up_node->info.relation_id) == 0)
+		return 0;
+	if (node->keyset == NULL)
+		err_set(err, ERR_REFUSED, "it is encrypted under relation key %s, but node \"%s\" has no keyset",
+		        info.relation_id, node->name);
+	else
+		err_set(err, ERR_WRONG_KEY, "it is encrypted under relation key %s, but keyset \"%s\" of node \"%s\" has %s",
+		        info.relation_id, node->keyset, node->name, s->up_node->info.relation_id);
+	if ((other = whose_key(s->site, info.relation_id)) != NULL)
+		err_hint(err, "That is the key of keyset \"%s\": set it in [node %s].", other->settings->keyset, node->name);
+	else
+		err_hint(err, "No configured keyset has that key: put the server's keyset into the keystore.");
+	return err_sqlstate(err, "55000");
+}
+
+static void
+on_fault(void *arg, const char *path, uint32_t block, uint16_t stored, uint16_t calculated)
+{
+	struct session *s = arg;
+	struct backup *b = s->backup;
+	struct err *fault = &b->fault[b->faults];
+
+	if (b->faults++ >= FAULTS_SHOWN)
+		return;
+	err_set(fault, ERR_DAMAGED,
+	        "checksum verification failed in file \"%s\", block %" PRIu32 ": calculated %X but expected %X", path,
+	        block, calculated, stored);
+	log_line(LOG_WARNING, "session %u (%s): %s", s->card.id, s->card.node, fault->text);
+}
+
 /* From the far end back. */
 static int
 chain_make(struct session *s, struct err *err)
@@ -56,12 +125,15 @@ chain_make(struct session *s, struct err *err)
 	struct backup *b = s->backup;
 	const struct keydir_files *files = &s->node->files;
 	struct backupstage_file *keyfiles = calloc(files->n + 1, sizeof(*keyfiles));
-	struct backupstage_conf conf = {.keyset = s->node->keyset,
+	struct backupstage_conf conf = {.upstream = s->up_node->keyset,
+	                                .downstream = s->node->keyset,
 	                                .keyfiles = keyfiles,
 	                                .nkeyfiles = files->n,
 	                                .guard = b->guard,
+	                                .verify = b->wants.verify_checksums && upstream_facts(s->up)->checksums,
 	                                .checksums = b->wants.checksums,
-	                                .mtime = (uint64_t)time(NULL)};
+	                                .mtime = (uint64_t)time(NULL),
+	                                .hooks = {s, on_keyset, on_fault}};
 	struct stage *next;
 	int rc = -1;
 
@@ -138,20 +210,75 @@ backup_copy_end(struct session *s, bool waits, const PGresult *first)
 		const struct backupstage_counts *n = backupstage_counted(b->stage);
 
 		log_info("session %u (%s): base backup: %" PRIu64 " relation files (%" PRIu64 " MiB) and %" PRIu64
-		         " WAL files encrypted, %" PRIu64 " other files",
-		         s->card.id, s->card.node, n->relation_files, n->relation_bytes >> 20, n->wal_files, n->other_files);
+		         " WAL files %s, %" PRIu64 " other files",
+		         s->card.id, s->card.node, n->relation_files, n->relation_bytes >> 20, n->wal_files,
+		         s->node->keyset == NULL      ? "opened"
+		         : s->up_node->keyset == NULL ? "encrypted"
+		                                      : "encrypted anew",
+		         n->other_files);
 	}
 	session_put(s);
+}
+
+/* The backup came whole, but what is in it is not. */
+static void
+say_faults(struct session *s)
+{
+	const struct backup *b = s->backup;
+	struct err err = {0}, why;
+
+	err_set(&why, ERR_DAMAGED, "%" PRIu64 " total checksum verification failures", b->faults);
+	for (uint64_t i = 0; i < b->faults && i < FAULTS_SHOWN; i++)
+		if (message_notice(&s->out, "WARNING", &b->fault[i], &err) != 0)
+			goto fail;
+	if (b->faults > 1 && message_notice(&s->out, "WARNING", &why, &err) != 0)
+		goto fail;
+	err_set(&why, ERR_DAMAGED, "checksum verification failure during base backup");
+	err_sqlstate(&why, "XX001");
+	err_hint(&why, "walcrypt-ctl verify looks at each page of upstream \"%s\".", upstream_name(s->up));
+	session_refuse(s, &why);
+	return;
+fail:
+	session_drop(s, &err);
+}
+
+/* Before the COPY: the backup's start. */
+static int
+take_start(struct session *s, const PGresult *res, struct err *err)
+{
+	uint64_t lsn;
+
+	if (s->backup->stage == NULL || s->state != SESSION_COMMAND)
+		return 0;
+	if (PQntuples(res) == 1 && PQnfields(res) >= 1 && lsn_parse(PQgetvalue(res, 0, 0), &lsn) == 0) {
+		backupstage_start(s->backup->stage, lsn);
+		return 0;
+	}
+	err_set(err, ERR_FAILED, "upstream \"%s\" does not say where the base backup begins", upstream_name(s->up));
+	return err_sqlstate(err, "08P01");
 }
 
 static void
 backup_result(struct session *s, PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
+	struct backup *b = s->backup;
 	struct err err = {0};
 
-	if (res == NULL)
+	if (res == NULL && b->faults > 0)
+		say_faults(s);
+	else if (res == NULL)
 		session_ready(s);
+	else if (status == PGRES_TUPLES_OK && !b->started) {
+		b->started = true;
+		if (take_start(s, res, &err) == 0)
+			session_pass(s, res);
+		else {
+			PQclear(res);
+			session_drop(s, &err);
+		}
+	} else if (status == PGRES_COMMAND_OK && b->faults > 0)
+		PQclear(res); /* say_faults has another word for it */
 	else if (status == PGRES_COPY_OUT && s->state == SESSION_COMMAND) {
 		session_move(s, SESSION_BACKUP);
 		upstream_bulk(s->up, true);
@@ -161,8 +288,11 @@ backup_result(struct session *s, PGresult *res)
 		err_set(&err, ERR_FAILED, "upstream \"%s\" answers BASE_BACKUP with another COPY", upstream_name(s->up));
 		err_sqlstate(&err, "08P01");
 		session_drop(s, &err);
-	} else
+	} else {
+		if (status == PGRES_FATAL_ERROR)
+			b->faults = 0; /* one error is enough */
 		session_pass(s, res);
+	}
 }
 
 static const struct session_mode backup_mode = {backup_result, backup_copy, backup_copy_end};
@@ -179,42 +309,6 @@ start(struct session *s)
 	}
 	session_query(s, sql, &backup_mode);
 	free(sql);
-}
-
-/* Put text into a quoted value of postgresql.conf. */
-static void
-quote(char *out, size_t max, size_t *used, const char *text)
-{
-	for (; *text != '\0' && *used + 3 < max; text++) {
-		if (*text == '\'' || *text == '\\')
-			out[(*used)++] = *text;
-		out[(*used)++] = *text;
-	}
-}
-
-/* The lines that make the standby refuse to start without the storage layer. */
-static int
-guard_make(struct session *s, const char *libraries, struct err *err)
-{
-	static const char head[] =
-	    "# walcrypt: this directory is encrypted; without its storage layer the server must not start\n"
-	    "shared_preload_libraries = '";
-	const char *library = s->site->settings->guard_library;
-	char *out = s->backup->guard;
-	size_t used = sizeof(head) - 1;
-	bool odd = strpbrk(library, " ,") != NULL;
-
-	if (2 * strlen(libraries) + 2 * strlen(library) + sizeof(head) + 16 > GUARD_MAX)
-		return err_set(err, ERR_REFUSED, "shared_preload_libraries of upstream \"%s\" is too long",
-		               upstream_name(s->up));
-	memcpy(out, head, used);
-	quote(out, GUARD_MAX, &used, libraries);
-	quote(out, GUARD_MAX, &used, *libraries != '\0' ? ", " : "");
-	quote(out, GUARD_MAX, &used, odd ? "\"" : "");
-	quote(out, GUARD_MAX, &used, library);
-	quote(out, GUARD_MAX, &used, odd ? "\"" : "");
-	memcpy(out + used, "'\n", 3);
-	return 0;
 }
 
 static void
@@ -237,14 +331,17 @@ on_libraries(struct session *s, const PGresult *res)
 		return;
 	}
 	libraries = PQgetvalue(res, 0, 0);
-	if (strstr(libraries, LAYER_NAME) != NULL) {
-		err_set(&err, ERR_REFUSED, "upstream \"%s\" is an encrypted server", upstream_name(s->up));
-		err_sqlstate(&err, "0A000");
-		err_hint(&err, "This version of walcrypt builds encrypted standbys from an unencrypted primary only.");
+	if (strstr(libraries, AUTOCONF_LAYER) != NULL && s->up_node->keyset == NULL) {
+		err_set(&err, ERR_REFUSED, "upstream \"%s\" is an encrypted server, but its node has no keyset",
+		        upstream_name(s->up));
+		err_sqlstate(&err, "55000");
+		err_hint(&err, "Set keyset and kek in [node %s], so that what it sends can be read.", upstream_name(s->up));
 		session_refuse(s, &err);
 		return;
 	}
-	if (guard_make(s, libraries, &err) != 0 || chain_make(s, &err) != 0)
+	s->backup->guard =
+	    autoconf_guard(libraries, s->node->keyset != NULL ? s->site->settings->guard_library : NULL, &err);
+	if (s->backup->guard == NULL || chain_make(s, &err) != 0)
 		session_refuse(s, &err);
 	else
 		start(s);
@@ -260,9 +357,9 @@ backup_begin(struct session *s)
 		session_drop(s, &err);
 	} else if (command_backup(&s->command, &s->backup->wants, &err) != 0)
 		session_refuse(s, &err);
-	else if (s->node->keyset == NULL)
+	else if (s->node->keyset == NULL && s->up_node->keyset == NULL)
 		start(s);
-	else if (!upstream_facts(s->up)->checksums && !s->site->settings->allow_no_checksums) {
+	else if (s->node->keyset != NULL && !upstream_facts(s->up)->checksums && !s->site->settings->allow_no_checksums) {
 		err_set(&err, ERR_REFUSED, "upstream \"%s\" has no data checksums", upstream_name(s->up));
 		err_sqlstate(&err, "55000");
 		err_detail(&err, "Without them damage to an encrypted page goes unnoticed.");

@@ -11,7 +11,7 @@
 
 struct candidate {
 	struct choice *choice;
-	const struct settings_node *node;
+	const struct site_node *node;
 	struct upstream *up;
 	bool fit, over; /* over: it has answered, or never will */
 };
@@ -51,23 +51,29 @@ candidate_fault(struct candidate *c, const struct err *err)
 	         err->text, err->detail[0] != '\0' ? ": " : ".", err->detail);
 }
 
+/* Is the server of the cluster that a node's keyset is for? */
+static int
+cluster_check(const struct candidate *c, const struct site_node *node, struct err *err)
+{
+	uint64_t is = upstream_facts(c->up)->system_identifier, want;
+
+	if (node->keyset == NULL || is == (want = keyset_system_identifier(node->keyset)))
+		return 0;
+	err_set(err, ERR_REFUSED, "upstream \"%s\" belongs to another cluster than keyset \"%s\"", c->node->settings->name,
+	        node->settings->keyset);
+	err_sqlstate(err, "22023");
+	err_detail(err, "Its system identifier is %" PRIu64 ", the keyset's is %" PRIu64 ".", is, want);
+	return err_hint(err, "Each cluster needs its own keysets: walcrypt-ctl key init.");
+}
+
 /* Is this one of the node's cluster, and a primary? */
 static int
 candidate_check(struct candidate *c, struct err *err)
 {
-	const struct upstream_facts *f = upstream_facts(c->up);
-	const struct keyset *ks = c->choice->node->keyset;
-
-	if (ks != NULL && f->system_identifier != keyset_system_identifier(ks)) {
-		err_set(err, ERR_REFUSED, "upstream \"%s\" belongs to another cluster than keyset \"%s\"", c->node->name,
-		        c->choice->node->settings->keyset);
-		err_sqlstate(err, "22023");
-		err_detail(err, "Its system identifier is %" PRIu64 ", the keyset's is %" PRIu64 ".", f->system_identifier,
-		           keyset_system_identifier(ks));
-		return err_hint(err, "Each cluster needs its own keysets: walcrypt-ctl key init.");
-	}
-	if (f->standby) {
-		err_set(err, ERR_REFUSED, "upstream \"%s\" is a standby", c->node->name);
+	if (cluster_check(c, c->choice->node, err) != 0 || cluster_check(c, c->node, err) != 0)
+		return -1;
+	if (upstream_facts(c->up)->standby) {
+		err_set(err, ERR_REFUSED, "upstream \"%s\" is a standby", c->node->settings->name);
 		err_sqlstate(err, "55000");
 		return err_hint(err, "This version of walcrypt streams from a primary only.");
 	}
@@ -177,7 +183,8 @@ best(struct choice *choice, struct err *err)
 		f = upstream_facts(c->up);
 		g = upstream_facts(found->up);
 		if (f->system_identifier != g->system_identifier || f->tli == g->tli) {
-			err_set(err, ERR_REFUSED, "nodes \"%s\" and \"%s\" are both primaries", found->node->name, c->node->name);
+			err_set(err, ERR_REFUSED, "nodes \"%s\" and \"%s\" are both primaries", found->node->settings->name,
+			        c->node->settings->name);
 			err_sqlstate(err, "55000");
 			if (f->system_identifier != g->system_identifier)
 				err_detail(err, "They are of two clusters, and node \"%s\" is clear, so nothing says which is meant.",
@@ -204,8 +211,8 @@ timeline_check(struct choice *choice, const struct candidate *c, struct err *err
 	if (f->tli >= highest)
 		return f->tli == highest ? 0 : timelines_raise(choice->timelines, f->system_identifier, f->tli, err);
 	err_set(err, ERR_REFUSED,
-	        "node \"%s\" is a primary on timeline %" PRIu32 ", but timeline %" PRIu32 " has been seen", c->node->name,
-	        f->tli, highest);
+	        "node \"%s\" is a primary on timeline %" PRIu32 ", but timeline %" PRIu32 " has been seen",
+	        c->node->settings->name, f->tli, highest);
 	err_sqlstate(err, "55000");
 	return err_hint(err,
 	                "It is an old primary: a standby has been promoted since. Give the new primary's node a conninfo.");
@@ -232,8 +239,8 @@ on_timer(struct ev_loop *loop, ev_timer *w, int revents)
 static int
 candidate_begin(struct candidate *c, const struct choice_conf *conf)
 {
-	struct upstream_conf up = {.name = c->node->name,
-	                           .conninfo = c->node->conninfo,
+	struct upstream_conf up = {.name = c->node->settings->name,
+	                           .conninfo = c->node->settings->conninfo,
 	                           .application_name = conf->application_name,
 	                           .options = conf->options,
 	                           .connect_timeout_ms = conf->site->settings->connect_timeout_ms,
@@ -270,7 +277,7 @@ choice_new(const struct choice_conf *conf, void (*done)(void *owner, struct upst
 			struct candidate *c = &choice->candidates[choice->n++];
 
 			c->choice = choice;
-			c->node = &settings->nodes[i];
+			c->node = &conf->site->nodes[i];
 		}
 	if (choice->n == 0) {
 		err_set(err, ERR_REFUSED, "there is no upstream for node \"%s\"", conf->node->settings->name);

@@ -12,8 +12,9 @@
 #include "proxy/session_intern.h"
 #include "walcrypt/pgfile.h"
 
-#define MAX_COLUMNS 20
+#define MAX_COLUMNS 24
 #define CELL_MAX 512
+#define POSTGRES_EPOCH_S 946684800 /* 2000-01-01 as seconds since 1970 */
 
 struct table {
 	struct session *s;
@@ -161,14 +162,16 @@ show_sessions(struct session *s)
 	struct registry *r = &s->proxy->registry;
 
 	table_head(&t, s,
-	           (const char *const[]){"id", "node", "application_name", "client", "state", "command", "upstream",
-	                                 "upstream_pid", "timeline", "sent_lsn", "write_lsn", "flush_lsn", "replay_lsn",
-	                                 "bytes_received", "bytes_sent", "since", NULL});
+	           (const char *const[]){"id",        "node",        "application_name",    "client",         "state",
+	                                 "command",   "upstream",    "upstream_pid",        "timeline",       "sent_lsn",
+	                                 "write_lsn", "flush_lsn",   "replay_lsn",          "bytes_received", "bytes_sent",
+	                                 "since",     "last_commit", "shutdown_checkpoint", "timeline_end",   NULL});
 	registry_lock(r);
 	for (const struct card *c = r->first; c != NULL; c = c->next) {
-		char id[16], pid[16], tli[16], received[24], sent[24], since[40];
-		char lsn[4][LSN_TEXT_LEN];
-		uint64_t at[4] = {c->sent, c->write, c->flush, c->apply};
+		char id[16], pid[16], tli[16], received[24], sent[24], since[40], commit[40];
+		char lsn[6][LSN_TEXT_LEN];
+		uint64_t at[6] = {c->sent, c->write, c->flush, c->apply, c->shutdown_checkpoint, c->timeline_end};
+		int64_t committed = c->commit_time;
 		bool up = c->upstream[0] != '\0';
 
 		snprintf(id, sizeof(id), "%u", c->id);
@@ -177,13 +180,15 @@ show_sessions(struct session *s)
 		snprintf(received, sizeof(received), "%" PRIu64, (uint64_t)c->from_upstream);
 		snprintf(sent, sizeof(sent), "%" PRIu64, (uint64_t)c->to_downstream);
 		stamp(since, sizeof(since), c->since);
-		for (int i = 0; i < 4; i++)
+		stamp(commit, sizeof(commit), (time_t)(committed / 1000000 + POSTGRES_EPOCH_S));
+		for (int i = 0; i < 6; i++)
 			lsn_format(lsn[i], at[i]);
-		table_row(&t, (const char *const[]){id, c->node, c->application, c->peer, c->state,
-		                                    c->command[0] != '\0' ? c->command : NULL, up ? c->upstream : NULL,
-		                                    up ? pid : NULL, c->tli != 0 ? tli : NULL, at[0] != 0 ? lsn[0] : NULL,
-		                                    at[1] != 0 ? lsn[1] : NULL, at[2] != 0 ? lsn[2] : NULL,
-		                                    at[3] != 0 ? lsn[3] : NULL, received, sent, since});
+		table_row(&t, (const char *const[]){
+		                  id, c->node, c->application, c->peer, c->state, c->command[0] != '\0' ? c->command : NULL,
+		                  up ? c->upstream : NULL, up ? pid : NULL, c->tli != 0 ? tli : NULL,
+		                  at[0] != 0 ? lsn[0] : NULL, at[1] != 0 ? lsn[1] : NULL, at[2] != 0 ? lsn[2] : NULL,
+		                  at[3] != 0 ? lsn[3] : NULL, received, sent, since, committed != 0 ? commit : NULL,
+		                  at[4] != 0 ? lsn[4] : NULL, at[5] != 0 ? lsn[5] : NULL});
 	}
 	registry_unlock(r);
 	table_end(&t);

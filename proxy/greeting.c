@@ -111,6 +111,7 @@ on_chosen(void *owner, struct upstream *u, const struct err *why)
 		return;
 	}
 	s->up = u;
+	s->up_node = site_node(s->site, upstream_name(u));
 	upstream_give(u, &session_upstream, s);
 	registry_lock(&s->proxy->registry);
 	snprintf(s->card.upstream, sizeof(s->card.upstream), "%s", upstream_name(u));

@@ -35,6 +35,10 @@ struct card {
 	_Atomic uint32_t tli;
 	_Atomic uint64_t from_upstream, to_downstream; /* bytes of payload received, bytes sent */
 	_Atomic uint64_t sent, write, flush, apply;    /* LSNs */
+	/* what the records that passed said; 0: nothing yet */
+	_Atomic uint64_t shutdown_checkpoint; /* LSN of the last one */
+	_Atomic int64_t commit_time;          /* of the last commit: microseconds since 2000-01-01 */
+	_Atomic uint64_t timeline_end;        /* where the streamed timeline ends, when the upstream said so */
 };
 
 struct registry {

@@ -1,14 +1,12 @@
 /*
- * stream: START_REPLICATION PHYSICAL. For a node with a keyset:
+ * stream: START_REPLICATION PHYSICAL.
  *
  *   (1 and 2 are in stream_check.c)
- *   1 IDENTIFY_SYSTEM, and TIMELINE_HISTORY of the timeline asked for: which line of the ledger it is
- *   2 check: what was sent last is read again and must be the same; else the line gets a new incarnation
- *   3 the upstream is asked from the beginning of the segment that holds the start; what lies before the start is
- * dropped 4 each message: recorded in the ledger, encrypted, sent as one message of the same length (finding P1) 5 the
- * end: CopyDone passes both ways, then the upstream's results
- *
- * A clear node's stream is passed on as it comes.
+ *   1 IDENTIFY_SYSTEM; where clear WAL is to be encrypted, TIMELINE_HISTORY of the timeline asked for: which line of
+ * the ledger it is 2 there, the check: what was sent last is read again and must be the same; else the line gets a new
+ * incarnation 3 the upstream is asked from the beginning of the segment that holds the start; what lies before the
+ * start is dropped 4 each message: recorded in the ledger (where 2 applies), converted by the WAL stage, sent as one
+ * message of the same length (finding P1) 5 the end: CopyDone passes both ways, then the upstream's results
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -154,7 +152,6 @@ stream_message(struct session *s, const struct message *m)
 		return;
 	}
 	if (msg.kind == COPYMSG_STATUS) {
-		s->stream->status = msg;
 		s->card.write = msg.write;
 		s->card.flush = msg.flush;
 		s->card.apply = msg.apply;
@@ -162,26 +159,6 @@ stream_message(struct session *s, const struct message *m)
 	/* an upstream that shuts down is not there any more for the last of them */
 	if (s->up != NULL && !s->stream->server_shut && upstream_copy_put(s->up, m->data, m->len, &err) != 0)
 		session_drop(s, &err);
-}
-
-/* A client's status may come again with the same positions: what it says is still so. */
-void
-stream_ask_keepalive(struct session *s)
-{
-	struct copymsg status = s->stream->status;
-	struct buffer payload;
-	struct err err = {0};
-
-	if (s->stream->server_done || s->stream->client_done || upstream_blocked(s->up))
-		return;
-	status.kind = COPYMSG_STATUS;
-	status.reply = true;
-	buffer_init(&payload, 64);
-	copymsg_put(&payload, &status);
-	if (buffer_check(&payload, &err) != 0 ||
-	    upstream_copy_put(s->up, buffer_data(&payload), buffer_len(&payload), &err) != 0)
-		session_drop(s, &err);
-	buffer_free(&payload);
 }
 
 static int
@@ -207,13 +184,10 @@ stream_copy(struct session *s, uint8_t *data, size_t len)
 
 	if (copymsg_parse_server(data, len, &m, &err) != 0)
 		goto fail;
-	if (m.kind != COPYMSG_WAL || st->keyset == NULL) {
-		if (m.kind == COPYMSG_WAL)
-			s->card.sent = m.start + m.len;
+	if (m.kind != COPYMSG_WAL)
 		return pass_copydata(s, data, len);
-	}
 	/* the ledger first: what has not been recorded must not leave */
-	if (ledger_trace_record(st->trace, m.start, m.data, m.len, &err) != 0)
+	if (stream_in_ledger(st) && ledger_trace_record(st->trace, m.start, m.data, m.len, &err) != 0)
 		goto fail;
 	st->sink->header = m;
 	chunk.pos = m.start;
@@ -237,12 +211,18 @@ static void
 stream_result(struct session *s, PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
+	uint64_t end;
 
 	if (s->stream->server_shut)
 		PQclear(res); /* say_shut says it, when the client has answered */
 	else if (res == NULL)
 		session_ready(s);
-	else if (status == PGRES_COPY_BOTH && s->state == SESSION_COMMAND) {
+	else if (status == PGRES_TUPLES_OK && PQntuples(res) == 1 && PQnfields(res) == 2) {
+		/* the stream reached the end of its timeline: the next one, and where it begins */
+		if (lsn_parse(PQgetvalue(res, 0, 1), &end) == 0)
+			s->card.timeline_end = end;
+		session_pass(s, res);
+	} else if (status == PGRES_COPY_BOTH && s->state == SESSION_COMMAND) {
 		message_reader_phase(&s->in, MESSAGE_COPY);
 		session_move(s, SESSION_STREAM);
 		session_pass(s, res);
@@ -261,23 +241,50 @@ static const struct session_mode stream_mode = {stream_result, stream_copy, stre
 
 /* 3: the start. */
 
+/* The place in the ledger, and the generation that goes with it. */
+static int
+trace_make(struct session *s, uint32_t *generation, struct err *err)
+{
+	struct stream *st = s->stream;
+	const struct keyset_epoch *epoch = keyset_wal_write(st->to, st->line.tli);
+
+	ledger_trace_free(st->trace);
+	st->trace = ledger_trace_new(s->proxy->ledger, &st->line, &st->place, &epoch->key,
+	                             upstream_facts(s->up)->segment_size, err);
+	return st->trace == NULL ? -1
+	                         : wal_proxy_generation(st->to, st->system_identifier, st->line.tli,
+	                                                st->line.history_sha256, st->place.incarnation, generation, err);
+}
+
+/* What the console shows of the records. */
+static int
+on_event(void *arg, const struct walscan_event *event, struct err *err)
+{
+	struct session *s = arg;
+
+	(void)err;
+	if (event->kind == WALSCAN_SHUTDOWN_CHECKPOINT)
+		s->card.shutdown_checkpoint = event->lsn;
+	else if (event->kind == WALSCAN_COMMIT)
+		s->card.commit_time = event->time;
+	return 0;
+}
+
 static int
 chain_make(struct session *s, struct err *err)
 {
 	struct stream *st = s->stream;
-	struct walstream_conf conf = {.keyset = st->keyset,
+	struct walstream_conf conf = {.upstream = st->from,
+	                              .downstream = st->to,
 	                              .system_identifier = st->system_identifier,
 	                              .tli = st->line.tli,
 	                              .segment_size = upstream_facts(s->up)->segment_size,
 	                              .from = s->command.lsn,
-	                              .scan = true};
-	const struct keyset_epoch *epoch = keyset_wal_write(st->keyset, st->line.tli);
+	                              .scan = true,
+	                              .on_event = on_event,
+	                              .arg = s};
 
-	ledger_trace_free(st->trace);
-	st->trace = ledger_trace_new(s->proxy->ledger, &st->line, &st->place, &epoch->key, conf.segment_size, err);
-	if (st->trace == NULL ||
-	    wal_proxy_generation(st->keyset, st->system_identifier, st->line.tli, st->line.history_sha256,
-	                         st->place.incarnation, &conf.generation, err) != 0)
+	if (stream_in_ledger(st) && trace_make(s, &conf.generation, err) != 0)
 		return -1;
 	if ((st->sink = calloc(1, sizeof(*st->sink))) == NULL)
 		return err_nomem(err);
@@ -300,7 +307,7 @@ stream_start(struct session *s)
 	struct err err = {0};
 	char *sql;
 
-	if ((s->stream->keyset != NULL && chain_make(s, &err) != 0) || command_write(&s->command, &sql, &err) != 0) {
+	if (chain_make(s, &err) != 0 || command_write(&s->command, &sql, &err) != 0) {
 		session_refuse(s, &err);
 		return;
 	}

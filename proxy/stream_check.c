@@ -128,7 +128,7 @@ check_begin(struct session *s)
 {
 	struct stream *st = s->stream;
 	uint32_t segment_size = upstream_facts(s->up)->segment_size;
-	const struct keyset_epoch *epoch = keyset_wal_write(st->keyset, st->line.tli);
+	const struct keyset_epoch *epoch = keyset_wal_write(st->to, st->line.tli);
 	struct err err = {0};
 	char sql[96], lsn[LSN_TEXT_LEN];
 
@@ -148,7 +148,7 @@ static void
 check(struct session *s)
 {
 	struct stream *st = s->stream;
-	const struct keyset_epoch *epoch = keyset_wal_write(st->keyset, st->line.tli);
+	const struct keyset_epoch *epoch = keyset_wal_write(st->to, st->line.tli);
 	struct err err = {0};
 	const char *why;
 
@@ -284,6 +284,8 @@ on_system(struct session *s, const PGresult *res)
 	st->line.tli = s->command.timeline == 0 ? st->current_tli : s->command.timeline;
 	if (position_check(s, &err) != 0)
 		session_refuse(s, &err);
+	else if (!stream_in_ledger(st))
+		stream_start(s);
 	else if (st->line.tli == 1)
 		check(s);
 	else {
@@ -302,11 +304,10 @@ stream_begin(struct session *s)
 		session_drop(s, &err);
 		return;
 	}
-	s->stream->keyset = s->node->keyset;
+	s->stream->from = s->up_node->keyset;
+	s->stream->to = s->node->keyset;
 	s->card.sent = s->card.write = s->card.flush = s->card.apply = 0;
-	s->stream->line.tli = s->command.timeline;
-	if (s->stream->keyset == NULL)
-		stream_start(s);
-	else
-		session_ask(s, "IDENTIFY_SYSTEM", on_system);
+	s->card.shutdown_checkpoint = s->card.timeline_end = 0;
+	s->card.commit_time = 0;
+	session_ask(s, "IDENTIFY_SYSTEM", on_system);
 }

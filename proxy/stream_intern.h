@@ -17,7 +17,7 @@ struct walsink {
 };
 
 struct stream {
-	const struct keyset *keyset; /* NULL: a clear node */
+	const struct keyset *from, *to; /* the upstream's and the downstream's; NULL: clear */
 	uint64_t system_identifier, flush_lsn;
 	uint32_t current_tli;
 	struct ledger_line line;
@@ -25,12 +25,18 @@ struct stream {
 	struct ledger_trace *trace;
 	bool check_before; /* the segment before the last one is wanted too */
 	bool check_done, check_same, check_failed;
-	struct copymsg status; /* the client's last one; zeros before the first */
 	struct walsink *sink;
 	struct stage *chain;
 	bool client_done, server_done;
 	bool server_shut; /* the upstream ended without CopyDone: it shuts down */
 };
+
+/* Clear WAL that we encrypt goes through the ledger; encrypted WAL has its generations already. */
+static inline bool
+stream_in_ledger(const struct stream *st)
+{
+	return st->from == NULL && st->to != NULL;
+}
 
 /* 3: everything is known; the client's command goes to the upstream. */
 void stream_start(struct session *s);

@@ -1,17 +1,22 @@
 /*
- * backupstage: a base backup's members as the encrypted standby must have them.
+ * backupstage: a base backup's members as the downstream must have them.
  *
- * In and out: what tar_reader makes. Stands between tar_reader and tar_writer.
- *   relation files   encrypted under the standby's relation key, whole pages in place where the data allows it; a short
- * last block is stored as zeros (PostgreSQL never reads it) WAL files        (-X fetch) encrypted under a random
- * generation drawn for this backup; trailing zeros raw (W2), pages whose header is not the one expected there (recycled
- * leftovers) become zero pages; a page that is encrypted already is refused pg_cryptokeys/   of the upstream: dropped;
- * the standby's own put in, in the main archive, before global/pg_control or at its end postgresql.auto.conf of the
- * main archive: the guard's lines appended; made when there is none pgsql_tmp        dropped: the server skips it, and
- * it would be clear text INCREMENTAL.*    refused the rest         untouched
+ * In and out: what tar_reader makes. Stands between tar_reader and tar_writer. Each side is encrypted under a keyset or
+ * clear.
+ *   relation files   from the upstream's relation key to the downstream's (relrekey.h); a short last block is stored as
+ *                    zeros (PostgreSQL never reads it)
+ *   WAL files        (-X fetch) as walfile.h says; clear ones under a random generation drawn for each file
+ *   pg_cryptokeys/   the upstream's is dropped, its keyset.json shown to the owner; the downstream's own put in, in the
+ *                    main archive, before global/pg_control or at its end
+ *   postgresql.auto.conf of the main archive: the guard (autoconf.h); made when there is none
+ *   pgsql_tmp        dropped: the server skips it, and it would be clear text
+ *   INCREMENTAL.*    refused
+ *   the rest         untouched
  */
 #ifndef REPLICATION_BACKUPSTAGE_H
 #define REPLICATION_BACKUPSTAGE_H
+
+#include <stdbool.h>
 
 #include "replication/spool.h"
 #include "replication/stage.h"
@@ -24,14 +29,25 @@ struct backupstage_file {
 	size_t len;
 };
 
+struct backupstage_hooks {
+	void *arg;
+	/* The upstream's keyset.json, at the end of the main archive when there is none: text NULL. May stop the backup by
+	 * -1. */
+	int (*on_keyset)(void *arg, const uint8_t *text, size_t len, struct err *err);
+	/* A page that came encrypted has a wrong checksum. path: as the manifest has it; block: in the file. */
+	void (*on_fault)(void *arg, const char *path, uint32_t block, uint16_t stored, uint16_t calculated);
+};
+
 struct backupstage_conf {
-	const struct keyset *keyset;             /* must outlive the stage */
-	const struct backupstage_file *keyfiles; /* copied */
+	const struct keyset *upstream, *downstream; /* NULL: clear; must outlive the stage */
+	const struct backupstage_file *keyfiles;    /* the downstream's; copied */
 	size_t nkeyfiles;
 	const char *guard;          /* lines for postgresql.auto.conf, each ended by a newline; copied */
+	bool verify;                /* page checksums of what comes encrypted */
 	enum digest_kind checksums; /* of the manifest */
 	struct spool *spool;        /* NULL: no manifest wanted, nothing is computed; must outlive the stage */
 	uint64_t mtime;             /* of what is put in: seconds since 1970 */
+	struct backupstage_hooks hooks;
 };
 
 struct backupstage_counts {
@@ -40,6 +56,8 @@ struct backupstage_counts {
 
 /* next is owned on success only. */
 struct stage *backupstage_new(const struct backupstage_conf *conf, struct stage *next, struct err *err);
+/* Where the backup begins, before its first archive. */
+void backupstage_start(struct stage *s, uint64_t lsn);
 const struct backupstage_counts *backupstage_counted(const struct stage *s);
 
 #endif

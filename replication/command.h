@@ -85,7 +85,8 @@ struct command_backup {
 	bool wal; /* -X fetch: WAL files are in the main archive */
 	bool manifest;
 	bool progress;
-	bool tablespace_map;        /* tar format */
+	bool tablespace_map; /* tar format */
+	bool verify_checksums;
 	enum digest_kind checksums; /* DIGEST_NONE without a manifest */
 };
 int command_backup(const struct command *cmd, struct command_backup *b, struct err *err);

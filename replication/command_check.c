@@ -76,7 +76,9 @@ command_backup(const struct command *cmd, struct command_backup *b, struct err *
 {
 	memset(b, 0, sizeof(*b));
 	b->checksums = DIGEST_NONE;
-	if (backup_bool(cmd, "wal", &b->wal, err) != 0 || backup_bool(cmd, "progress", &b->progress, err) != 0 ||
+	b->verify_checksums = true;
+	if (backup_bool(cmd, "verify_checksums", &b->verify_checksums, err) != 0 ||
+	    backup_bool(cmd, "wal", &b->wal, err) != 0 || backup_bool(cmd, "progress", &b->progress, err) != 0 ||
 	    backup_bool(cmd, "tablespace_map", &b->tablespace_map, err) != 0)
 		return -1;
 	return backup_manifest(cmd, b, err);

@@ -4,24 +4,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "walcrypt/load.h"
 #include "walcrypt/pgfile.h"
 #include "walcrypt/wal.h"
+#include "walcrypt/walrekey.h"
+
+enum page_kind {
+	PAGE_CLEAR,
+	PAGE_SEALED,
+	PAGE_ZEROS, /* the rest of a segment after a switch */
+	PAGE_UNREAD /* the same, whatever it holds: the scanner saw the switch. Goes out as zeros */
+};
 
 struct walstream {
 	struct stage base;
 	struct walstream_conf conf;
-	struct wal_cipher *cipher;
-	struct walscan *scan; /* NULL: not wanted */
-	uint64_t pos;         /* LSN of the next byte to come */
-	struct wal_header h;  /* of the page that pos lies in, as far as it has come */
-	uint16_t magic;       /* of the pages so far; 0 before the first */
-	uint32_t last_tli;    /* in the header of the page before */
-	/* The granule that is not whole yet: its first nheld bytes, clear; of these nsent went downstream with a message's
-	 * end. */
+	struct wal_cipher *cipher; /* the downstream's, for a clear upstream; NULL: both are clear */
+	struct walrekey *rekey;    /* for an encrypted upstream */
+	struct walscan *scan;      /* NULL: not wanted */
+	uint64_t pos;              /* LSN of the next byte to come */
+	enum page_kind kind;       /* of the page that pos lies in */
+	struct wal_header h;       /* its header, as far as it has come */
+	uint16_t magic;            /* of the pages so far; 0 before the first */
+	uint32_t last_tli;         /* in the header of the page before */
+	/* The granule that is not whole yet: its first nheld bytes, as they came; of these nsent went downstream with a
+	 * message's end. */
 	uint8_t held[WAL_GRANULE];
 	size_t nheld, nsent;
-	bool zero;   /* this page goes out as zeros: the rest of a segment after a switch */
-	bool unread; /* ... whatever it holds: the scanner saw the switch */
 	bool passed; /* something went downstream since the last CHUNK_WAL_END */
 };
 
@@ -65,7 +74,18 @@ bad_page(const struct walstream *s, struct err *err, enum err_class class, const
  */
 static const uint8_t no_bytes[WAL_PAGE_LEN];
 
-/* Bytes 0-7: magic, flags, timeline. From here on the page can be encrypted. */
+/* Is the page of the kind that the upstream's are? */
+static int
+check_kind(const struct walstream *s, struct err *err)
+{
+	if (s->h.encrypted == (s->conf.upstream != NULL))
+		return 0;
+	bad_page(s, err, ERR_REFUSED, s->h.encrypted ? "is encrypted" : "is not encrypted");
+	return err_hint(err, s->h.encrypted ? "Give the upstream's node its keyset, so that what it sends can be read."
+	                                    : "The upstream's node has a keyset: is it the server that conninfo leads to?");
+}
+
+/* Bytes 0-7: magic, flags, timeline. From here on the page can be transformed. */
 static int
 take_beginning(struct walstream *s, const uint8_t *granule, struct err *err)
 {
@@ -74,21 +94,28 @@ take_beginning(struct walstream *s, const uint8_t *granule, struct err *err)
 
 	memset(h, 0, sizeof(*h));
 	h->pageaddr = s->pos;
-	s->unread = !first && s->scan != NULL && walscan_after_switch(s->scan);
-	s->zero = s->unread || (!first && memcmp(granule, no_bytes, WAL_GRANULE) == 0);
-	if (s->zero)
+	if (!first && s->scan != NULL && walscan_after_switch(s->scan))
+		s->kind = PAGE_UNREAD;
+	else if (!first && memcmp(granule, no_bytes, WAL_GRANULE) == 0)
+		s->kind = PAGE_ZEROS;
+	else
+		s->kind = PAGE_CLEAR;
+	if (s->kind != PAGE_CLEAR)
 		return 0;
-	memcpy(&h->magic, granule, sizeof(h->magic));
-	memcpy(&h->info, granule + 2, sizeof(h->info));
-	memcpy(&h->tli, granule + 4, sizeof(h->tli));
-	h->len = (h->info & WAL_INFO_LONG) != 0 ? WAL_LONG_HEADER_LEN : WAL_HEADER_LEN;
-	if (h->magic >> 8 == 0xD1 && (h->info & WAL_INFO_ENCRYPTED) != 0) {
-		bad_page(s, err, ERR_REFUSED, "is encrypted");
-		return err_hint(
-		    err, "This version of walcrypt-proxy takes plaintext upstreams: give a conninfo to such servers only.");
-	}
+	h->magic = load16(granule);
+	h->info = load16(granule + 2);
+	h->tli = load32(granule + 4);
 	if (walstream_major(h->magic) == 0 || (s->magic != 0 && h->magic != s->magic))
 		return bad_page(s, err, ERR_DAMAGED, "has no page header of PostgreSQL 15 to 18");
+	if ((h->info & WAL_INFO_ENCRYPTED) != 0) {
+		s->kind = PAGE_SEALED;
+		h->encrypted = true;
+		h->epoch7 = (uint8_t)((h->info & WAL_INFO_EPOCH_MASK) >> WAL_INFO_EPOCH_SHIFT);
+		h->info &= (uint16_t) ~(WAL_INFO_ENCRYPTED | WAL_INFO_EPOCH_MASK);
+	}
+	h->len = (h->info & WAL_INFO_LONG) != 0 ? WAL_LONG_HEADER_LEN : WAL_HEADER_LEN;
+	if (check_kind(s, err) != 0)
+		return -1;
 	if ((h->info & ~WAL_INFO_KNOWN) != 0 || (h->len == WAL_LONG_HEADER_LEN) != first)
 		return bad_page(s, err, ERR_DAMAGED, "has invalid info bits");
 	if (h->tli == 0 || h->tli > s->conf.tli || h->tli < s->last_tli)
@@ -100,35 +127,43 @@ take_beginning(struct walstream *s, const uint8_t *granule, struct err *err)
 
 /* One of the header's other granules. */
 static int
-check_header(struct walstream *s, size_t off, const uint8_t *granule, struct err *err)
+take_header(struct walstream *s, size_t off, const uint8_t *granule, struct err *err)
 {
-	uint64_t eight;
-	uint32_t four[2];
+	uint64_t eight = load64(granule);
+	uint32_t first = load32(granule), second = load32(granule + 4);
 
-	memcpy(&eight, granule, sizeof(eight));
-	memcpy(four, granule, sizeof(four));
 	switch (off / WAL_GRANULE) {
 	case 1:
 		return eight == s->h.pageaddr ? 0 : bad_page(s, err, ERR_DAMAGED, "says that it is at another position");
 	case 2:
-		return four[1] == 0 ? 0 : bad_page(s, err, ERR_DAMAGED, "has a header whose padding is not zero");
+		s->h.generation = second;
+		return s->kind == PAGE_SEALED || second == 0
+		           ? 0
+		           : bad_page(s, err, ERR_DAMAGED, "has a header whose padding is not zero");
 	case 3:
 		return eight == s->conf.system_identifier ? 0 : bad_page(s, err, ERR_DAMAGED, "belongs to another cluster");
 	default:
-		return four[0] == s->conf.segment_size && four[1] == WAL_PAGE_LEN
+		return first == s->conf.segment_size && second == WAL_PAGE_LEN
 		           ? 0
 		           : bad_page(s, err, ERR_DAMAGED, "has another segment or page size than the server says");
 	}
 }
 
 static int
-scan(struct walstream *s, const uint8_t *data, size_t len, struct err *err)
+scan(struct walstream *s, const uint8_t *text, size_t len, struct err *err)
 {
-	char lsn[LSN_TEXT_LEN];
-	int rc = s->scan == NULL ? 0 : walscan_push(s->scan, data, len, err);
+	char lsn[LSN_TEXT_LEN], why[sizeof(err->text)];
+	int rc = s->scan == NULL ? 0 : walscan_push(s->scan, text, len, err);
 
 	if (rc == 0)
 		return 0;
+	if (rc < 0 && err->class == ERR_DAMAGED && s->kind == PAGE_SEALED && walscan_records(s->scan) == 0) {
+		memcpy(why, err->text, sizeof(why));
+		err_set(err, ERR_WRONG_KEY, "the upstream's WAL does not open with its keyset's WAL key of epoch %u",
+		        keyset_wal_read(s->conf.upstream, s->h.epoch7)->number);
+		err_detail(err, "%s.", why);
+		return err_sqlstate(err, "XX001");
+	}
 	if (rc < 0)
 		return err->class == ERR_DAMAGED ? err_context(err, "the upstream's stream is damaged") : -1;
 	lsn_format(lsn, walscan_end(s->scan));
@@ -136,31 +171,47 @@ scan(struct walstream *s, const uint8_t *data, size_t len, struct err *err)
 	return err_sqlstate(err, "XX001");
 }
 
+/* Granules of one page, whose header is known as far as they go. */
+static int
+convert_page(struct walstream *s, size_t off, uint8_t *data, size_t len, struct err *err)
+{
+	uint8_t text[WAL_PAGE_LEN];
+
+	switch (s->kind) {
+	case PAGE_ZEROS:
+		if (memcmp(data, no_bytes, len) != 0)
+			return bad_page(s, err, ERR_DAMAGED, "has no page header");
+		return scan(s, data, len, err);
+	case PAGE_UNREAD:
+		if (scan(s, data, len, err) != 0)
+			return -1;
+		memset(data, 0, len);
+		return 0;
+	case PAGE_SEALED:
+		if (walrekey_range(s->rekey, &s->h, off, data, s->scan != NULL ? text : NULL, len, err) != 0)
+			return -1;
+		return s->scan != NULL ? scan(s, text, len, err) : 0;
+	case PAGE_CLEAR:
+		break;
+	}
+	if (scan(s, data, len, err) != 0)
+		return -1;
+	return s->cipher != NULL ? wal_range_encrypt(s->cipher, &s->h, s->conf.generation, false, off, data, len, err) : 0;
+}
+
 /* Whole granules, in place; advances pos. */
 static int
-encrypt(struct walstream *s, uint8_t *data, size_t len, struct err *err)
+convert(struct walstream *s, uint8_t *data, size_t len, struct err *err)
 {
 	while (len > 0) {
 		size_t off = s->pos % WAL_PAGE_LEN, n = WAL_PAGE_LEN - off < len ? WAL_PAGE_LEN - off : len;
 
 		if (off == 0 && take_beginning(s, data, err) != 0)
 			return -1;
-		if (s->zero) {
-			if (!s->unread && memcmp(data, no_bytes, n) != 0)
-				return bad_page(s, err, ERR_DAMAGED, "has no page header");
-			if (scan(s, data, n, err) != 0)
-				return -1;
-			memset(data, 0, n);
-			s->pos += n;
-			data += n;
-			len -= n;
-			continue;
-		}
 		for (size_t at = off == 0 ? WAL_GRANULE : off; at < s->h.len && at < off + n; at += WAL_GRANULE)
-			if (check_header(s, at, data + (at - off), err) != 0)
+			if (take_header(s, at, data + (at - off), err) != 0)
 				return -1;
-		if (scan(s, data, n, err) != 0 ||
-		    wal_range_encrypt(s->cipher, &s->h, s->conf.generation, false, off, data, n, err) != 0)
+		if (convert_page(s, off, data, n, err) != 0)
 			return -1;
 		s->pos += n;
 		data += n;
@@ -201,7 +252,7 @@ fill_held(struct walstream *s, const uint8_t *data, size_t len, size_t *used, st
 	if (s->nheld < WAL_GRANULE)
 		return 0;
 	s->nheld = s->nsent = 0;
-	if (encrypt(s, s->held, WAL_GRANULE, err) != 0)
+	if (convert(s, s->held, WAL_GRANULE, err) != 0)
 		return -1;
 	return pass(s, lsn + sent, s->held + sent, WAL_GRANULE - sent, err);
 }
@@ -222,9 +273,6 @@ push_wal(struct walstream *s, struct chunk *c, struct err *err)
 		err_set(err, ERR_DAMAGED, "WAL from the upstream continues at %s instead of %s", got, want);
 		return err_sqlstate(err, "08P01");
 	}
-	if (len > 0 && s->conf.hooks.on_plain != NULL &&
-	    s->conf.hooks.on_plain(s->conf.hooks.arg, c->pos, data, len, err) != 0)
-		return -1;
 	if (s->nheld > 0) {
 		if ((paused = fill_held(s, data, len, &used, err)) < 0)
 			return -1;
@@ -235,37 +283,48 @@ push_wal(struct walstream *s, struct chunk *c, struct err *err)
 	}
 	lsn = s->pos;
 	whole = len - len % WAL_GRANULE;
-	if (encrypt(s, data, whole, err) != 0 || (rc = pass(s, lsn, data, whole, err)) < 0)
+	if (convert(s, data, whole, err) != 0 || (rc = pass(s, lsn, data, whole, err)) < 0)
 		return -1;
 	s->nheld = len - whole;
 	memcpy(s->held, data + whole, s->nheld);
 	return rc | paused;
 }
 
-/* A message ends inside a granule: the part goes out too, so that the downstream's message ends there (P1). */
+/* The bytes held of a page, as they go downstream while their granule is not whole. */
+static int
+convert_part(struct walstream *s, uint8_t part[static WAL_GRANULE], struct err *err)
+{
+	size_t off = s->pos % WAL_PAGE_LEN;
+	const struct keyset_epoch *epoch;
+
+	memset(part, 0, WAL_GRANULE);
+	/* off is 0 where no header of this page has come: s->h is still the page before's */
+	if (off == 0 || (s->kind == PAGE_CLEAR && off < s->h.len))
+		return bad_page(s, err, ERR_DAMAGED, "arrives in two messages that part inside its header");
+	if (s->kind == PAGE_ZEROS && memcmp(s->held, no_bytes, s->nheld) != 0)
+		return bad_page(s, err, ERR_DAMAGED, "has no page header");
+	if (s->kind != PAGE_CLEAR)
+		return 0;
+	memcpy(part, s->held, s->nheld);
+	if (s->cipher == NULL)
+		return 0;
+	if ((epoch = keyset_wal_write(s->conf.downstream, s->h.tli)) == NULL)
+		return err_set(err, ERR_WRONG_KEY, "the keyset has no WAL key for timeline %u", (unsigned)s->h.tli);
+	return wal_cipher_xor(s->cipher, epoch->number % KEYSET_MAX_EPOCHS, s->h.tli, s->conf.generation, s->h.pageaddr,
+	                      off, s->held, part, s->nheld, err);
+}
+
+/* A message ends inside a granule: the part goes out too, so that the downstream's message ends there (P1). Of an
+ * encrypted page it cannot: whether a granule is raw zero its last byte decides. */
 static int
 push_end(struct walstream *s, struct chunk *c, struct err *err)
 {
 	uint8_t part[WAL_GRANULE];
-	size_t off = s->pos % WAL_PAGE_LEN, sent = s->nsent;
-	const struct keyset_epoch *epoch;
+	size_t sent = s->nsent;
 	int rc = 0, paused = 0;
 
-	if (s->nheld > s->nsent && s->zero && off != 0) {
-		if (!s->unread && memcmp(s->held, no_bytes, s->nheld) != 0)
-			return bad_page(s, err, ERR_DAMAGED, "has no page header");
-		memset(part, 0, sizeof(part));
-		s->nsent = s->nheld;
-		if ((rc = pass(s, s->pos + sent, part + sent, s->nheld - sent, err)) < 0)
-			return -1;
-	} else if (s->nheld > s->nsent) {
-		/* off is 0 where no header of this page has come: s->h is still the page before's */
-		if (off == 0 || off < s->h.len)
-			return bad_page(s, err, ERR_DAMAGED, "arrives in two messages that part inside its header");
-		if ((epoch = keyset_wal_write(s->conf.keyset, s->h.tli)) == NULL)
-			return err_set(err, ERR_WRONG_KEY, "the keyset has no WAL key for timeline %u", (unsigned)s->h.tli);
-		if (wal_cipher_xor(s->cipher, epoch->number % KEYSET_MAX_EPOCHS, s->h.tli, s->conf.generation, s->h.pageaddr,
-		                   off, s->held, part, s->nheld, err) != 0)
+	if (s->nheld > s->nsent && (s->kind != PAGE_SEALED || s->pos % WAL_PAGE_LEN == 0)) {
+		if (convert_part(s, part, err) != 0)
 			return -1;
 		s->nsent = s->nheld;
 		if ((rc = pass(s, s->pos + sent, part + sent, s->nheld - sent, err)) < 0)
@@ -274,7 +333,7 @@ push_end(struct walstream *s, struct chunk *c, struct err *err)
 	if (!s->passed)
 		return rc;
 	s->passed = false;
-	c->pos = s->pos + s->nheld;
+	c->pos = s->pos + s->nsent;
 	if ((paused = stage_push(s->base.next, c, err)) < 0)
 		return -1;
 	return rc | paused;
@@ -308,6 +367,7 @@ walstream_free(struct stage *stage)
 	struct walstream *s = (struct walstream *)stage;
 
 	wal_cipher_free(s->cipher);
+	walrekey_free(s->rekey);
 	walscan_free(s->scan);
 	stage_free(s->base.next);
 	free(s);
@@ -318,7 +378,7 @@ static const struct stage_ops walstream_ops = {walstream_push, walstream_finish,
 struct stage *
 walstream_new(const struct walstream_conf *conf, struct stage *next, struct err *err)
 {
-	struct walscan_conf scan_conf = {conf->segment_size, conf->hooks.on_event, conf->hooks.arg};
+	struct walscan_conf scan_conf = {conf->segment_size, conf->on_event, conf->arg};
 	struct walstream *s;
 
 	/* source: xlog_internal.h, IsValidWalSegSize */
@@ -334,7 +394,9 @@ walstream_new(const struct walstream_conf *conf, struct stage *next, struct err 
 	s->base.ops = &walstream_ops;
 	s->conf = *conf;
 	s->pos = walstream_begin(conf->from, conf->segment_size);
-	if ((s->cipher = wal_cipher_new(conf->keyset, err)) == NULL ||
+	if ((conf->upstream != NULL && (s->rekey = walrekey_new(conf->upstream, conf->downstream, err)) == NULL) ||
+	    (conf->upstream == NULL && conf->downstream != NULL &&
+	     (s->cipher = wal_cipher_new(conf->downstream, err)) == NULL) ||
 	    (conf->scan && (s->scan = walscan_new(&scan_conf, s->pos, err)) == NULL)) {
 		walstream_free(&s->base);
 		return NULL;

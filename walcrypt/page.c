@@ -5,6 +5,7 @@
 
 #include "walcrypt/cipher.h"
 #include "walcrypt/granule.h"
+#include "walcrypt/load.h"
 #include "walcrypt/secmem.h"
 
 #define XTS_MAX_KEY_LEN 64
@@ -149,6 +150,22 @@ bool
 page_is_zero(const uint8_t *page)
 {
 	return granule_all_zero(page, PAGE_LEN);
+}
+
+bool
+page_is_new(const uint8_t *page)
+{
+	return load16(page + 14) == 0; /* pd_upper */
+}
+
+bool
+page_is_plausible(const uint8_t *page)
+{
+	uint16_t lower = load16(page + 12), upper = load16(page + 14), special = load16(page + 16);
+
+	/* pd_pagesize_version: the size, and in the low byte the layout's version, 4 since PostgreSQL 8.3 */
+	return load16(page + 18) == (PAGE_LEN | 4) && lower >= 24 && lower <= upper && upper <= special &&
+	       special <= PAGE_LEN;
 }
 
 uint16_t

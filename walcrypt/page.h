@@ -48,6 +48,10 @@ bool page_is_zero(const uint8_t *page); /* PAGE_LEN bytes */
  * block is the block number the server uses: from the start of the fork. A zero page has none (callers skip it). */
 uint16_t page_checksum(const uint8_t *page, uint32_t block);
 uint16_t page_stored_checksum(const uint8_t *page);
+/* Has the server never put anything on this clear page (PageIsNew)? */
+bool page_is_new(const uint8_t *page);
+/* Has it a header that a server's page can have (bufpage.h)? Noise has one in less than one of 65536 cases. */
+bool page_is_plausible(const uint8_t *page);
 /* pd_lsn of a clear page. */
 uint64_t page_lsn(const uint8_t *page);
 

@@ -38,7 +38,7 @@ feed(void *arg, uint8_t *piece, size_t len, uint64_t pos)
 static int
 run_stream(const uint8_t *choices, const uint8_t *data, size_t len, size_t step, struct sink *sink)
 {
-	struct walstream_conf conf = {.keyset = keys,
+	struct walstream_conf conf = {.downstream = keys,
 	                              .system_identifier = SYSTEM_IDENTIFIER,
 	                              .tli = choices[1] % 4u + 1,
 	                              .generation = 0x80000001u,

@@ -15,7 +15,8 @@
 
 #define GUARD "# guard\nshared_preload_libraries = 'x'\n"
 
-static struct keyset *keys;
+static struct keyset *keys, *others;
+static struct keyset *upstream, *downstream; /* what the next run is between; NULL: clear */
 static const struct backupstage_file keyfiles[] = {{"keyset.json", (const uint8_t *)"{}", 2},
                                                    {"relation.wkey", (const uint8_t *)"wrapped", 7}};
 static const struct backup_archive main_archive = {.name = "base.tar"},
@@ -35,6 +36,26 @@ struct run {
 	struct tar_member member;
 	size_t offset;
 };
+
+static char shown[100], faults[300];
+
+static int
+on_keyset(void *arg, const uint8_t *text, size_t len, struct err *err)
+{
+	(void)arg;
+	snprintf(shown, sizeof(shown), "%.*s", text != NULL ? (int)len : 4, text != NULL ? (const char *)text : "none");
+	return strcmp(shown, "foreign") == 0 ? err_set(err, ERR_WRONG_KEY, "a foreign keyset") : 0;
+}
+
+static void
+on_fault(void *arg, const char *path, uint32_t block, uint16_t stored, uint16_t calculated)
+{
+	size_t used = strlen(faults);
+
+	(void)arg;
+	snprintf(faults + used, sizeof(faults) - used, "%s %u%s\n", path, (unsigned)block,
+	         stored == calculated ? " same?" : "");
+}
 
 static int
 feed(void *arg, uint8_t *piece, size_t len, uint64_t pos, struct err *err)
@@ -72,8 +93,15 @@ put(struct run *run, const struct member *m, int how, struct err *err)
 static int
 begin(struct run *run, enum digest_kind checksums, struct err *err)
 {
-	struct backupstage_conf conf = {
-	    .keyset = keys, .keyfiles = keyfiles, .nkeyfiles = 2, .guard = GUARD, .checksums = checksums, .mtime = 2000};
+	struct backupstage_conf conf = {.upstream = upstream,
+	                                .downstream = downstream,
+	                                .keyfiles = keyfiles,
+	                                .nkeyfiles = 2,
+	                                .guard = downstream != NULL ? GUARD : "",
+	                                .verify = true,
+	                                .checksums = checksums,
+	                                .mtime = 2000,
+	                                .hooks = {run, on_keyset, on_fault}};
 	struct spool_io io;
 
 	memset(run, 0, sizeof(*run));
@@ -338,7 +366,7 @@ whole(void)
 		rc = push_mark(&run, CHUNK_ARCHIVE_END, &main_archive, &err) | stage_finish(run.s, &err);
 	is_int(rc, 0, "an archive without postgresql.auto.conf");
 	buffer_put_u8(&run.sink.bytes, 0);
-	is_str((char *)buffer_data(&run.sink.bytes), "START{}wrapped\n" GUARD, "one is made at its end");
+	is_str((char *)buffer_data(&run.sink.bytes), "START{}wrapped" GUARD, "one is made at its end");
 	is_int(push_mark(&run, CHUNK_ARCHIVE, &main_archive, &err), -1, "a second main archive is refused");
 	end(&run);
 	is_int(begin(&run, DIGEST_NONE, &err) | stage_finish(run.s, &err), -1,
@@ -390,6 +418,187 @@ refusals(void)
 	walmake_free(&w);
 }
 
+/* A page as a server writes it. */
+static void
+make_page(uint8_t *page, uint32_t block, uint64_t lsn, uint64_t seed)
+{
+	uint16_t words[4] = {100, 4000, PAGE_LEN, PAGE_LEN | 4}, sum;
+	uint32_t halves[2] = {(uint32_t)(lsn >> 32), (uint32_t)lsn};
+
+	sample_noise(seed, page, PAGE_LEN);
+	memcpy(page, halves, 8);
+	memset(page + 8, 0, 4);
+	memcpy(page + 12, words, 8);
+	sum = page_checksum(page, block);
+	memcpy(page + 8, &sum, 2);
+}
+
+#define START_LSN UINT64_C(0x2000000)
+
+/* Six pages of base/1/1259.1: fine, new, zero, written during the backup, damaged, fine. */
+static void
+make_relation(uint8_t *text, uint8_t *sealed, const struct page_at *at)
+{
+	struct err err;
+	struct page_cipher *c = page_cipher_new(keyset_relation(keys), &err);
+
+	for (uint32_t i = 0; i < 6; i++)
+		make_page(text + i * PAGE_LEN, at->block + i, i == 3 ? START_LSN : START_LSN - 8, i);
+	memset(text + PAGE_LEN + 14, 0, 2);
+	memset(text + 2 * PAGE_LEN, 0, PAGE_LEN);
+	text[3 * PAGE_LEN + 5000] ^= 1;
+	text[4 * PAGE_LEN + 5000] ^= 1;
+	page_encrypt_many(c, at, text, sealed, 6, &err);
+	page_cipher_free(c);
+}
+
+static void
+rekeyed_relation(struct keyset *to, const char *what)
+{
+	const struct page_at at = {.db = 1, .rel = 1259, .block = PAGE_BLOCKS_PER_SEGMENT};
+	uint8_t *text = malloc(6 * PAGE_LEN), *sealed = malloc(6 * PAGE_LEN), *got = malloc(6 * PAGE_LEN);
+	const struct member m = {"base/1/1259.1", sealed, 6 * PAGE_LEN};
+	struct err err;
+	struct page_cipher *c = to != NULL ? page_cipher_new(keyset_relation(to), &err) : NULL;
+	bool right = true, told = true;
+
+	upstream = keys;
+	downstream = to;
+	make_relation(text, sealed, &at);
+	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		struct run run;
+
+		faults[0] = '\0';
+		right &= begin(&run, DIGEST_CRC32C, &err) == 0;
+		backupstage_start(run.s, START_LSN);
+		right &= push_mark(&run, CHUNK_ARCHIVE, &main_archive, &err) == 0 && put(&run, &m, *how, &err) == 0 &&
+		         buffer_len(&run.sink.bytes) == m.len;
+		if (!right)
+			break;
+		memcpy(got, buffer_data(&run.sink.bytes), m.len);
+		right &= to != keys || memcmp(got, sealed, m.len) == 0;
+		if (c != NULL)
+			right &= memcmp(got, text, PAGE_LEN) != 0 && page_decrypt_many(c, &at, got, got, 6, &err) == 0;
+		right &= memcmp(got, text, m.len) == 0;
+		told &= strcmp(faults, "base/1/1259.1 4\n") == 0;
+		end(&run);
+	}
+	ok(right, "relation pages for %s, in every split", what);
+	ok(told, "... the damaged one is named, not new ones and those written since the start");
+	page_cipher_free(c);
+	free(text);
+	free(sealed);
+	free(got);
+}
+
+static void
+rekeyed_wal(struct keyset *to, const char *what)
+{
+	const struct member m0 = {"pg_wal/000000010000000000000009", NULL, 0};
+	struct member m = m0;
+	struct err err;
+	struct wal_cipher *from = wal_cipher_new(keys, &err), *c = to != NULL ? wal_cipher_new(to, &err) : NULL;
+	uint8_t *clear = malloc(WALMAKE_SEGMENT), *sealed = malloc(WALMAKE_SEGMENT);
+	struct walmake w;
+	struct run run;
+	bool right = true, kept = true;
+
+	upstream = keys;
+	downstream = to;
+	walmake_init(&w, 9 * UINT64_C(1048576), 2 << 20);
+	walmake_fill(&w, 100000);
+	w.len -= w.len % WAL_PAGE_LEN;
+	walmake_zeros(&w, WALMAKE_SEGMENT);
+	for (size_t at = 0; at < WALMAKE_SEGMENT; at += WAL_PAGE_LEN)
+		wal_page_encrypt(from, 4711, false, w.data + at, sealed + at, &err);
+	/* behind it what a recycled file held */
+	memcpy(sealed + 200 * 1024, sealed, 65536);
+	m.data = sealed;
+	m.len = WALMAKE_SEGMENT;
+	if (ok(single(&run, &main_archive, &m, 13000, DIGEST_NONE, &err) == 0 && buffer_len(&run.sink.bytes) == m.len,
+	       "encrypted WAL files for %s", what))
+		for (size_t at = 0; at < m.len; at += WAL_PAGE_LEN) {
+			const uint8_t *page = buffer_data(&run.sink.bytes) + at;
+			struct wal_header h;
+
+			wal_page_look(page, WAL_PAGE_LEN, &h);
+			kept &= h.magic == 0 || h.generation == (to == NULL ? 0u : 4711u);
+			if (c != NULL)
+				right &= wal_page_decrypt(c, page, clear + at, &err) == 0;
+			else
+				memcpy(clear + at, page, WAL_PAGE_LEN);
+		}
+	else
+		printf("# %s\n", err.text);
+	ok(right && memcmp(clear, w.data, WALMAKE_SEGMENT) == 0, "... say the same; leftovers are zeros");
+	ok(kept, "... generations are kept");
+	end(&run);
+	walmake_free(&w);
+	wal_cipher_free(from);
+	wal_cipher_free(c);
+	free(clear);
+	free(sealed);
+}
+
+static void
+encrypted_upstream(void)
+{
+	static const char conf[] = "a = 1\n" GUARD "# walcrypt: this\n"
+	                           "  Shared_Preload_Libraries='x, /lib/libwalcrypt-storage.so'\nb = 2";
+	static const struct member members[] = {{"postgresql.auto.conf", (const uint8_t *)conf, sizeof(conf) - 1},
+	                                        {"pg_cryptokeys/live/keyset.json", (const uint8_t *)"theirs", 6},
+	                                        {"global/pg_control", (const uint8_t *)"control", 7}};
+	uint8_t garbage[10 * PAGE_LEN];
+	struct run run;
+	struct err err;
+	int rc;
+
+	rekeyed_relation(keys, "the same key");
+	rekeyed_relation(others, "another key");
+	rekeyed_relation(NULL, "a clear reader");
+	rekeyed_wal(keys, "the same keys");
+	rekeyed_wal(others, "other keys");
+	rekeyed_wal(NULL, "a clear reader");
+
+	downstream = NULL;
+	rc = begin(&run, DIGEST_CRC32C, &err) | push_mark(&run, CHUNK_ARCHIVE, &main_archive, &err);
+	for (size_t i = 0; rc == 0 && i < 3; i++)
+		rc = put(&run, &members[i], 7, &err);
+	if (rc == 0)
+		rc = push_mark(&run, CHUNK_ARCHIVE_END, &main_archive, &err) | stage_finish(run.s, &err);
+	if (!is_int(rc, 0, "a clear reader of an encrypted upstream"))
+		printf("# %s\n", err.text);
+	buffer_put_u8(&run.sink.bytes, 0);
+	is_str((char *)buffer_data(&run.sink.bytes), "a = 1\n" GUARD "b = 2control",
+	       "... gets neither keys nor the guard, and the rest of postgresql.auto.conf");
+	is_str(shown, "theirs", "... the upstream's keyset.json was shown");
+	end(&run);
+
+	downstream = others;
+	rc = begin(&run, DIGEST_CRC32C, &err) | push_mark(&run, CHUNK_ARCHIVE, &main_archive, &err);
+	rc |= put(&run, &members[0], 0, &err) | push_mark(&run, CHUNK_ARCHIVE_END, &main_archive, &err);
+	is_int(rc, 0, "an encrypted reader");
+	buffer_put_u8(&run.sink.bytes, 0);
+	is_str((char *)buffer_data(&run.sink.bytes), "a = 1\n" GUARD "b = 2\n" GUARD "{}wrapped",
+	       "... gets its keys, and its guard in place of the other");
+	is_str(shown, "none", "... that no keyset.json came was said");
+	end(&run);
+	is_int(single(&run, &main_archive,
+	              &(struct member){"pg_cryptokeys/live/keyset.json", (const uint8_t *)"foreign", 7}, 0, DIGEST_NONE,
+	              &err),
+	       -1, "a keyset.json that the owner refuses ends the backup");
+	is_err(&err, ERR_WRONG_KEY, "foreign", "... as it said");
+	end(&run);
+
+	sample_noise(5, garbage, sizeof(garbage));
+	is_int(single(&run, &main_archive, &(struct member){"base/1/1259", garbage, sizeof(garbage)}, 0, DIGEST_NONE, &err),
+	       -1, "pages under another key end the backup");
+	is_err(&err, ERR_WRONG_KEY, "do not open with its keyset's relation key", "... by name");
+	end(&run);
+	upstream = NULL;
+	downstream = keys;
+}
+
 static int
 starve(void *arg)
 {
@@ -419,17 +628,22 @@ main(void)
 	struct walmake w;
 
 	sample_secmem(1 << 18);
-	keys = sample_keyset(KEY_AES128);
+	keys = downstream = sample_keyset(KEY_AES128);
+	others = sample_keyset_other(KEY_AES128);
 	relations();
 	wal();
 	zero_granules();
 	whole();
 	refusals();
+	encrypted_upstream();
 	walmake_init(&w, 9 * UINT64_C(1048576), 2 << 20);
 	walmake_fill(&w, 30000);
 	walmake_zeros(&w, WALMAKE_SEGMENT);
 	ok(failmalloc_each(starve, &w) > 20, "each allocation may fail");
+	upstream = others;
+	ok(failmalloc_each(starve, &w) > 20, "each allocation may fail with an encrypted upstream");
 	walmake_free(&w);
 	keyset_free(keys);
+	keyset_free(others);
 	return tap_done();
 }

@@ -158,7 +158,7 @@ chain_new(struct chain *c, struct err *err)
 {
 	static const struct backupstage_file file = {"keyset.json", (const uint8_t *)"{}", 2};
 	struct backupstage_conf conf = {
-	    .keyset = keys, .keyfiles = &file, .nkeyfiles = 1, .guard = "# guard\n", .checksums = DIGEST_SHA256};
+	    .downstream = keys, .keyfiles = &file, .nkeyfiles = 1, .guard = "# guard\n", .checksums = DIGEST_SHA256};
 	struct stage *s = NULL, *next;
 	struct spool_io io;
 

@@ -64,8 +64,9 @@ sample_key(struct data_key *key, enum key_method method, uint64_t seed)
 	sample_noise(seed, key->bytes, (size_t)key->len);
 }
 
-struct keyset *
-sample_keyset(enum key_method method)
+/* The first n epochs; seed: of the relation key, and of the first epoch's the next. */
+static struct keyset *
+make_keyset(enum key_method method, uint64_t seed, size_t n)
 {
 	struct keyset_epoch epochs[3] = {
 	    {.number = 1}, {.number = 2, .after_timeline = 3}, {.number = 3, .after_timeline = 3}};
@@ -73,13 +74,25 @@ sample_keyset(enum key_method method)
 	struct keyset *ks;
 	struct err err = {0};
 
-	sample_key(&relation, method, 1);
-	for (int i = 0; i < 3; i++)
-		sample_key(&epochs[i].key, method, 2 + (uint64_t)i);
-	ks = keyset_new(method, UINT64_C(7300000000000000007), &relation, epochs, 3, &err);
+	sample_key(&relation, method, seed);
+	for (size_t i = 0; i < n; i++)
+		sample_key(&epochs[i].key, method, i == 0 ? seed + 1 : 2 + (uint64_t)i);
+	ks = keyset_new(method, UINT64_C(7300000000000000007), &relation, epochs, n, &err);
 	if (ks == NULL)
 		bail(err.text);
 	return ks;
+}
+
+struct keyset *
+sample_keyset(enum key_method method)
+{
+	return make_keyset(method, 1, 3);
+}
+
+struct keyset *
+sample_keyset_other(enum key_method method)
+{
+	return make_keyset(method, 101, 2);
 }
 
 void

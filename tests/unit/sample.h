@@ -18,6 +18,8 @@ void sample_key(struct data_key *key, enum key_method method, uint64_t seed);
 /* Epochs 1 (from the beginning), 2 (after timeline 3), 3 (after timeline 3, too). Bound to 7300000000000000007. Exits
  * on failure. */
 struct keyset *sample_keyset(enum key_method method);
+/* The same with another relation key, another key for epoch 1, and without epoch 3. */
+struct keyset *sample_keyset_other(enum key_method method);
 /* SHA-256 as hex. */
 void sample_sha256(const uint8_t *data, size_t len, char hex[static 65]);
 /* secmem for a test program: exits when it cannot be had. */

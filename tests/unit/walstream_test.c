@@ -14,7 +14,7 @@
 #define GENERATION 0x89ABCDEFu
 #define START (UINT64_C(5) * WALMAKE_SEGMENT)
 
-static struct keyset *keys;
+static struct keyset *keys, *others; /* others: the same epochs but for the first, whose key is another one */
 static int commits;
 
 struct run {
@@ -23,22 +23,7 @@ struct run {
 	const size_t *ends; /* of the upstream's messages, ascending; ended by 0 */
 	size_t fed;
 	struct collect sink;
-	uint64_t plain_next;
-	struct buffer plain;
-	bool held_too_much;
 };
-
-static int
-on_plain(void *arg, uint64_t lsn, const uint8_t *data, size_t len, struct err *err)
-{
-	struct run *run = arg;
-
-	if (lsn != run->plain_next)
-		return err_set(err, ERR_FAILED, "plain bytes at another position than expected");
-	run->plain_next += len;
-	buffer_put(&run->plain, data, len);
-	return buffer_check(&run->plain, err);
-}
 
 static int
 push(struct run *run, enum chunk_kind kind, uint8_t *data, size_t len, struct err *err)
@@ -78,13 +63,10 @@ static int
 stream(const struct walmake *w, struct walstream_conf conf, const size_t *ends, int how, struct buffer *bytes,
        struct buffer *marks, struct err *err)
 {
-	struct run run = {.start = w->start, .ends = ends, .plain_next = w->start};
+	struct run run = {.start = w->start, .ends = ends};
 	int rc = -1;
 
 	memset(err, 0, sizeof(*err));
-	conf.hooks.arg = &run;
-	conf.hooks.on_plain = on_plain;
-	buffer_init(&run.plain, 8 << 20);
 	collect_init(&run.sink, NULL);
 	if ((run.s = walstream_new(&conf, &run.sink.base, err)) == NULL) {
 		stage_free(&run.sink.base);
@@ -92,9 +74,6 @@ stream(const struct walmake *w, struct walstream_conf conf, const size_t *ends, 
 	}
 	if (split_feed(w->data, w->len, how, feed, &run, err) == 0 && stage_finish(run.s, err) == 0)
 		rc = 0;
-	if (rc == 0 && (buffer_len(&run.plain) != w->len || memcmp(buffer_data(&run.plain), w->data, w->len) != 0))
-		rc = err_set(err, ERR_FAILED, "the hook saw other bytes");
-	buffer_free(&run.plain);
 	if (rc == 0)
 		collect_take(&run.sink, bytes, marks);
 	stage_free(run.s);
@@ -104,7 +83,7 @@ stream(const struct walmake *w, struct walstream_conf conf, const size_t *ends, 
 static struct walstream_conf
 conf_from(uint64_t from)
 {
-	return (struct walstream_conf){.keyset = keys,
+	return (struct walstream_conf){.downstream = keys,
 	                               .system_identifier = WALMAKE_SYSTEM_IDENTIFIER,
 	                               .tli = 1,
 	                               .generation = GENERATION,
@@ -202,7 +181,7 @@ static void
 holds_little(void)
 {
 	static const size_t ends[] = {0};
-	struct run run = {.start = START, .ends = ends, .plain_next = START};
+	struct run run = {.start = START, .ends = ends};
 	struct walstream_conf conf = conf_from(START);
 	struct walmake w;
 	struct err err = {0};
@@ -293,7 +272,7 @@ scanned(void)
 	bool all = true;
 
 	conf.scan = true;
-	conf.hooks.on_event = count_commits;
+	conf.on_event = count_commits;
 	walmake_init(&w, START, 3 << 20);
 	walmake_fill(&w, 20000);
 	walmake_record(&w, 1, 0, "12345678", 8);
@@ -339,6 +318,127 @@ scanned(void)
 	memset(w.data + (at - START), 0, 4);
 	is_int(stream(&w, conf, none, 0, &got, &marks, &err), -1, "refused: an end of WAL with more behind");
 	is_err(&err, ERR_DAMAGED, "but more comes", "... saying so");
+	walmake_free(&w);
+}
+
+/* A stream of an encrypted upstream: sealed as a proxy would, but for some granules that are raw zeros as a server
+ * stores them. */
+static void
+seal(struct walmake *w, struct keyset *ks)
+{
+	struct err err;
+	struct wal_cipher *cipher = wal_cipher_new(ks, &err);
+
+	for (size_t at = 0; at < w->len; at += WAL_PAGE_LEN)
+		wal_page_encrypt(cipher, GENERATION + (at > 5 * WAL_PAGE_LEN), at / WAL_PAGE_LEN % 3 == 1, w->data + at,
+		                 w->data + at, &err);
+	wal_cipher_free(cipher);
+}
+
+/* One sealed stream for one reader, in every split: opens to what it was, keeps generations, positions of raw zeros and
+ * message ends. */
+static void
+rekeyed(const struct walmake *sealed, const uint8_t *text, struct keyset *from, struct keyset *to, const char *what)
+{
+	static const size_t ends[] = {48, 8192, 20000, 65536, 90008, 0};
+	static const uint8_t zero[8];
+	struct walstream_conf conf = conf_from(START);
+	struct buffer got, marks;
+	struct err err;
+	struct wal_cipher *cipher = to == NULL ? NULL : wal_cipher_new(to, &err);
+	bool right = true, kept = true, marked = true;
+	uint8_t opened[WAL_PAGE_LEN];
+
+	conf.upstream = from;
+	conf.downstream = to;
+	conf.scan = true;
+	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		if (stream(sealed, conf, ends, *how, &got, &marks, &err) != 0) {
+			ok(false, "%s, split %d: %s", what, *how, err.text);
+			break;
+		}
+		for (size_t at = 0; at < sealed->len; at += WAL_PAGE_LEN) {
+			const uint8_t *in = sealed->data + at, *out = buffer_data(&got) + at;
+			struct wal_header h, k;
+
+			wal_page_look(in, WAL_PAGE_LEN, &h);
+			wal_page_look(out, WAL_PAGE_LEN, &k);
+			kept &= k.encrypted == (to != NULL) && k.generation == (to != NULL ? h.generation : 0);
+			if (to != NULL)
+				right &= wal_page_decrypt(cipher, out, opened, &err) == 0;
+			else
+				memcpy(opened, out, WAL_PAGE_LEN);
+			right &= memcmp(opened, text + at, WAL_PAGE_LEN) == 0;
+			for (size_t g = h.len; to != NULL && g < WAL_PAGE_LEN; g += 8)
+				kept &= (memcmp(in + g, zero, 8) == 0) == (memcmp(out + g, zero, 8) == 0);
+		}
+		if (from == to)
+			right &= memcmp(buffer_data(&got), sealed->data, sealed->len) == 0;
+		buffer_put_u8(&marks, 0);
+		marked &= strcmp((char *)buffer_data(&marks),
+		                 "W 0/500030 0\nW 0/502000 0\nW 0/504E20 0\nW 0/510000 0\nW 0/515F98 0\n") == 0;
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+	ok(right, "%s: says the same, in every split", what);
+	ok(kept, "%s: generations kept, raw zeros stay raw zeros and nothing else becomes one (W3)", what);
+	ok(marked, "%s: messages end where the upstream's ended", what);
+	wal_cipher_free(cipher);
+}
+
+static void
+sealed_upstream(void)
+{
+	static const size_t none[] = {0}, in_granule[] = {8192 + 51, 8192 + 64, 0};
+	struct walstream_conf conf = conf_from(START);
+	struct buffer got, marks;
+	struct walmake w;
+	struct err err;
+	uint8_t *text;
+
+	walmake_init(&w, START, 1 << 20);
+	walmake_fill(&w, 20 * 8192);
+	w.len -= w.len % WAL_PAGE_LEN;
+	text = malloc(w.len);
+	memcpy(text, w.data, w.len);
+	seal(&w, keys);
+	rekeyed(&w, text, keys, keys, "the same keys");
+	rekeyed(&w, text, keys, others, "another WAL key");
+	rekeyed(&w, text, keys, NULL, "a clear reader");
+
+	/* whether a granule is raw zero only its last byte tells */
+	conf.upstream = keys;
+	conf.downstream = others;
+	if (is_int(stream(&w, conf, in_granule, 0, &got, &marks, &err), 0, "messages that part inside a granule")) {
+		buffer_put_u8(&marks, 0);
+		is_str((char *)buffer_data(&marks), "W 0/502030 0\nW 0/502040 0\n", "... part before it");
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+
+	conf.upstream = NULL;
+	is_int(stream(&w, conf, none, 0, &got, &marks, &err), -1, "refused: encrypted WAL of a clear upstream");
+	is_err(&err, ERR_REFUSED, "0/500000 of timeline 1 from the upstream is encrypted", "... by name");
+	conf.upstream = others;
+	conf.downstream = keys;
+	conf.scan = true;
+	for (int how = 0; how < 14; how += 13) {
+		is_int(stream(&w, conf, none, how, &got, &marks, &err), -1, "refused: WAL under another key than the keyset's");
+		is_err(&err, ERR_WRONG_KEY, "does not open with its keyset's WAL key of epoch 1", "... by name");
+		ok(strstr(err.detail, "WAL record at 0/5000") != NULL, "... and place: %s", err.detail);
+	}
+	conf.upstream = keys;
+	w.data[8192 * 3 + 3] = 0x87; /* epoch 7 */
+	is_int(stream(&w, conf, none, 0, &got, &marks, &err), -1, "refused: an epoch that the upstream's keyset lacks");
+	is_err(&err, ERR_WRONG_KEY, "no WAL key of epoch 7", "... by name");
+	w.data[8192 * 3 + 3] = 0x81;
+	w.data[8192 * 4 + 1000] ^= 1;
+	is_int(stream(&w, conf, none, -1, &got, &marks, &err), -1, "refused: a changed bit");
+	is_err(&err, ERR_DAMAGED, "the upstream's stream is damaged: WAL record at 0/50", "... by its record's place");
+	memcpy(w.data, text, w.len);
+	is_int(stream(&w, conf, none, 0, &got, &marks, &err), -1, "refused: clear WAL of an encrypted upstream");
+	is_err(&err, ERR_REFUSED, "0/500000 of timeline 1 from the upstream is not encrypted", "... by name");
+	free(text);
 	walmake_free(&w);
 }
 
@@ -492,6 +592,24 @@ starve(void *arg)
 	return 0;
 }
 
+static int
+starve_sealed(void *arg)
+{
+	static const size_t ends[] = {1000, 8192, 0};
+	struct walstream_conf conf = conf_from(START);
+	struct buffer got, marks;
+	struct err err;
+
+	conf.scan = true;
+	conf.upstream = keys;
+	conf.downstream = others;
+	if (stream(arg, conf, ends, -2, &got, &marks, &err) != 0)
+		return err.text[0] != '\0' ? -1 : 1;
+	buffer_free(&got);
+	buffer_free(&marks);
+	return 0;
+}
+
 int
 main(void)
 {
@@ -499,18 +617,24 @@ main(void)
 
 	sample_secmem(1 << 18);
 	keys = sample_keyset(KEY_AES256);
+	others = sample_keyset_other(KEY_AES256);
 	splits();
 	holds_little();
 	after_switch();
 	scanned();
 	timelines();
+	sealed_upstream();
 	refusals();
 	real();
 	walmake_init(&w, START, 1 << 20);
 	walmake_fill(&w, 10000);
 	w.len -= w.len % 8;
 	ok(failmalloc_each(starve, &w) > 5, "each allocation may fail");
+	w.len -= w.len % WAL_PAGE_LEN;
+	seal(&w, keys);
+	ok(failmalloc_each(starve_sealed, &w) > 5, "each allocation may fail with an encrypted upstream");
 	walmake_free(&w);
 	keyset_free(keys);
+	keyset_free(others);
 	return tap_done();
 }
