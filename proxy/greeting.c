@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "proxy/encode.h"
 #include "proxy/session_intern.h"
+#include "replication/startup_options.h"
 #include "walcrypt/random.h"
 
 /* The newest minor version that we speak, and options that we do not know: told before the authentication. */
@@ -67,7 +68,7 @@ identify(struct session *s, struct err *err)
 		err_sqlstate(err, "28000");
 		return err_hint(err, "If that is meant, set allow_clear = on in its section.");
 	}
-	return 0;
+	return startup_options_filter(st->options, &s->options, err);
 }
 
 /* The session is set up: what a server tells its clients at the end of the startup. */
@@ -133,7 +134,7 @@ authenticated(struct session *s)
 	                           .node = s->node,
 	                           .timelines = s->proxy->timelines,
 	                           .application_name = s->startup.application_name,
-	                           .options = s->startup.options};
+	                           .options = s->options};
 	struct err err = {0};
 
 	if (message_auth_ok(&s->out, &err) != 0) {

@@ -362,6 +362,7 @@ session_free(struct session *s)
 	stream_free(s->stream);
 	backup_free(s->backup);
 	command_free(&s->command);
+	free(s->options);
 	free(s->temporary_slot);
 	PQclear(s->kept);
 	message_reader_free(&s->in);

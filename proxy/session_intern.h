@@ -78,6 +78,7 @@ struct session {
 	const struct session_mode *mode;
 	bool up_paused; /* it is not read until the client has taken some */
 	struct command command;
+	char *options;        /* of the startup packet, as they go upstream; NULL: none */
 	char *temporary_slot; /* the command that made it, as it went to the upstream; NULL: none */
 	PGresult *kept;       /* the answer to session_ask so far */
 	void (*answered)(struct session *s, const PGresult *res);

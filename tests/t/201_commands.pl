@@ -80,6 +80,20 @@ is($rc, 0, 'requests for TLS and GSS are declined, the session goes on over TCP'
 ($rc, $out, $err) = run_psql('host=127.0.0.1 port=' . $proxy->port . ' user=blue dbname=x replication=true sslmode=require', 'IDENTIFY_SYSTEM');
 like($err, qr/does not support SSL/, 'who insists on TLS is told that there is none');
 
+# settings in the startup packet
+{
+	local $ENV{PGOPTIONS} = '-c wal_sender_timeout=7min --statement-timeout=2000 -cDateStyle=iso\\,\\ dmy';
+	($rc, $out, $err) = run_psql($blue, 'SHOW wal_sender_timeout', 'SHOW statement_timeout', 'SHOW datestyle');
+	like($out, qr/^7min\n.*^2s\n.*^ISO, DMY\n/ms, 'settings that replication clients have a use for go on');
+	for my $case ([ '-c session_preload_libraries=x', qr/FATAL:\s+startup option "session_preload_libraries" is not passed on.*^HINT:.*ALTER ROLE/ms ],
+		[ '-c wal_sender_timeout=1min -c log_replication_commands=on', qr/startup option "log_replication_commands"/ ], [ '-d 5', qr/startup options have "-d", which is no setting.*^HINT:/ms ])
+	{
+		$ENV{PGOPTIONS} = $case->[0];
+		($rc, $out, $err) = run_psql($blue, 'IDENTIFY_SYSTEM');
+		like($err, $case->[1], "$case->[0]: refused by name");
+	}
+}
+
 # the upstream's own refusals come through
 $red->append_conf('postgresql.conf', 'max_wal_senders = 1');
 $red->restart;
