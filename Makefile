@@ -35,14 +35,14 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/*_te
 BENCH := $(patsubst tests/bench/%.c,$(B)/tests/%,$(sort $(wildcard tests/bench/*.c)))
 
 # Stock programs that run under the storage layer from libexec/walcrypt/bin, for those who want a bin directory.
-SHIMS := postgres initdb pg_ctl pg_checksums pg_controldata pg_resetwal pg_rewind pg_upgrade pg_waldump
+SHIMS := postgres initdb pg_ctl pg_checksums pg_controldata pg_resetwal pg_rewind pg_upgrade pg_verifybackup pg_waldump
 
 # As many jobs as processors, unless make was told how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
-.PHONY: all programs tests fuzzers demo check check-tap check-unit check-docs bench lint install clean packages
+.PHONY: all programs tests fuzzers demo check check-tap check-postgres check-unit check-docs bench lint install clean packages
 all: packages
 	@$(MAKE) --no-print-directory $(JOBS) programs
 programs: $(PROGRAMS)
@@ -110,6 +110,11 @@ check:
 check-tap:
 	@scripts/packages check
 	@scripts/check $(TESTS)
+# PostgreSQL's own suites with every cluster encrypted, all that tests/postgres/README.md tells of; SUITES="recovery/001_stream_rep.pl" for some.
+check-postgres:
+	@scripts/packages check
+	@$(MAKE) --no-print-directory $(JOBS) programs
+	@tests/postgres/all $(SUITES)
 check-unit: packages
 	@$(MAKE) --no-print-directory tests
 	prove --timer -e '' $(UNIT)
