@@ -121,7 +121,7 @@ check-unit: packages
 check-docs:
 	@scripts/check-docs
 bench:
-	@scripts/packages check
+	@scripts/packages bench
 	@$(MAKE) --no-print-directory programs tests
 	@scripts/staged tests/bench/run
 lint:

@@ -84,7 +84,7 @@ my $clear = "$tmp/clear_archive";
 mkdir $clear;
 for my $path (glob($primary->archive_dir . '/0*')) {
 	my ($name) = $path =~ m{([^/]+)$};
-	if ($name =~ /^[0-9A-F]{24}$/) {
+	if ($name =~ /^[0-9A-F]{24}(\.partial)?$/) {
 		ctl('wal', $path, '--decrypt', "$clear/$name", '-D', $primary->data_dir, '--kek', $kek);
 	} else {
 		system_or_bail('cp', $path, "$clear/$name");
