@@ -9,7 +9,29 @@
 
 struct file fdtable[FDTABLE_MAX];
 
-/* A server names its files relative to the data directory, its working directory; a tool names them as it likes. */
+static char root[4096];
+
+void
+fdtable_root(const char *dir)
+{
+	if (strlen(dir) < sizeof(root))
+		memcpy(root, dir, strlen(dir) + 1);
+}
+
+/* A server names its files relative to the data directory, its working directory; extensions may name them in full. */
+static const char *
+relative(const char *path)
+{
+	size_t len = strlen(root);
+
+	if (len > 0 && strncmp(path, root, len) == 0 && path[len] == '/')
+		path += len + 1;
+	while (strncmp(path, "./", 2) == 0)
+		path += 2;
+	return path;
+}
+
+/* A tool names files as it likes. */
 static void
 parse(const char *path, struct pgfile *pf)
 {
@@ -19,17 +41,49 @@ parse(const char *path, struct pgfile *pf)
 		pgfile_parse_suffix(path, pf);
 }
 
+static bool
+ends(const char *path, size_t len, const char *end)
+{
+	return len > strlen(end) && strcmp(path + len - strlen(end), end) == 0;
+}
+
 /* Files that only this run of the server reads: decoded changes waiting for their commit, and notifications. */
 static bool
 is_spill(const char *path)
 {
+	return strncmp(path, "pg_notify/", 10) == 0 ||
+	       (strncmp(path, "pg_replslot/", 12) == 0 && ends(path, strlen(path), ".spill"));
+}
+
+/* pg_stat_statements: texts of queries, while it runs and across a restart. They are written under a name with ".tmp"
+ * and get theirs then: returns that name, or NULL. */
+static const char *
+lasting_name(const char *path)
+{
+	static const char *const names[] = {"pg_stat_tmp/pgss_query_texts.stat", "pg_stat/pg_stat_statements.stat"};
 	size_t len = strlen(path);
 
-	if (strncmp(path, "./", 2) == 0)
-		path += 2, len -= 2;
-	if (strncmp(path, "pg_notify/", 10) == 0)
-		return true;
-	return strncmp(path, "pg_replslot/", 12) == 0 && len > 6 && strcmp(path + len - 6, ".spill") == 0;
+	if (ends(path, len, ".tmp"))
+		len -= 4;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strlen(names[i]) == len && memcmp(path, names[i], len) == 0)
+			return names[i];
+	return NULL;
+}
+
+/* Files of a server's own business: nobody else has their key. */
+static void
+classify_temporary(const char *path, bool by_name, struct file *f)
+{
+	const char *lasting = by_name ? NULL : lasting_name(path);
+
+	if (process.program != PROGRAM_SERVER || (!by_name && lasting == NULL && !is_spill(path)))
+		return;
+	if (tempfile_tweak(lasting != NULL ? TEMPFILE_LASTING : TEMPFILE_TEMPORARY, lasting != NULL ? lasting : path,
+	                   f->tweak) != 0)
+		return;
+	f->class = FILE_TEMP;
+	f->lasting = lasting != NULL;
 }
 
 static uint8_t
@@ -52,6 +106,8 @@ fdtable_classify(const char *path, int flags, struct file *f)
 	if ((flags & (O_DIRECTORY | O_PATH)) != 0)
 		return;
 	process_begin();
+	if (process.program == PROGRAM_SERVER)
+		path = relative(path);
 	parse(path, &pf);
 	switch (pf.kind) {
 	case PGFILE_RELATION:
@@ -70,15 +126,23 @@ fdtable_classify(const char *path, int flags, struct file *f)
 		f->class = FILE_WAL_TEMP;
 		return;
 	case PGFILE_TEMP:
-		break;
 	case PGFILE_OTHER:
-		if (process.program == PROGRAM_SERVER && is_spill(path))
-			break;
+		classify_temporary(path, pf.kind == PGFILE_TEMP, f);
 		return;
 	default:
 		return;
 	}
-	/* temporary files are a server's own business: nobody else has their key */
-	if (process.program == PROGRAM_SERVER && tempfile_tweak(path, f->tweak) == 0)
-		f->class = FILE_TEMP;
+}
+
+bool
+fdtable_same_place(const struct file *a, const struct file *b)
+{
+	bool relation = a->class == FILE_RELATION, temp = a->class == FILE_TEMP;
+
+	if (relation != (b->class == FILE_RELATION) || temp != (b->class == FILE_TEMP))
+		return false;
+	if (relation)
+		return a->at.db == b->at.db && a->at.rel == b->at.rel && a->at.block == b->at.block &&
+		       a->at.fork == b->at.fork && a->at.temp == b->at.temp;
+	return !temp || (a->lasting == b->lasting && memcmp(a->tweak, b->tweak, sizeof(a->tweak)) == 0);
 }

@@ -30,8 +30,9 @@ enum file_view {
 
 struct file {
 	uint8_t class, view;
-	bool append; /* asked for O_APPEND, which we do ourselves */
-	bool text;   /* FILE_WAL_TEMP: a history file */
+	bool append;  /* asked for O_APPEND, which we do ourselves */
+	bool text;    /* FILE_WAL_TEMP: a history file */
+	bool lasting; /* FILE_TEMP: read again after a restart */
 	union {
 		struct page_at at; /* FILE_RELATION: of the file's first block */
 		struct {
@@ -60,7 +61,11 @@ fdtable_clear(int fd)
 		fdtable[fd].class = FILE_NONE;
 }
 
+/* The server's data directory, absolute: the same files have names below it. */
+void fdtable_root(const char *dir);
 /* Classify path by name, open flags and what the process does now; f's class is FILE_NONE when calls pass. */
 void fdtable_classify(const char *path, int flags, struct file *f);
+/* Would bytes written under one name be read under the other? Not if either is of a class of ours and the other not. */
+bool fdtable_same_place(const struct file *a, const struct file *b);
 
 #endif

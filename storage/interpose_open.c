@@ -1,12 +1,13 @@
 /* Files that are opened, duplicated and closed. */
 #undef _FORTIFY_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/close_range.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "storage/backupcheck.h"
@@ -31,8 +32,10 @@ INTERPOSED int close(int fd);
 INTERPOSED int dup(int fd);
 INTERPOSED int dup2(int from, int to);
 INTERPOSED int dup3(int from, int to, int flags);
-INTERPOSED FILE *fopen(const char *path, const char *mode);
-INTERPOSED_ALIAS("fopen") FILE *fopen64(const char *path, const char *mode);
+INTERPOSED int fcntl(int fd, int command, ...);
+INTERPOSED_ALIAS("fcntl") int fcntl64(int fd, int command, ...);
+INTERPOSED int close_range(unsigned first, unsigned last, int flags);
+INTERPOSED void closefrom(int first);
 
 /* Tuples would lie in clear files that nobody looks after. */
 static int
@@ -58,14 +61,39 @@ is_protected(const char *path)
 	return pf.kind == PGFILE_KEYDIR;
 }
 
+/* Files of ours are opened by the names that the server gives them, and nobody opens them relative to a directory. */
+static int
+open_relative(int dir, const char *path, int flags, mode_t mode)
+{
+	char link[32], full[PATH_MAX];
+	struct file f;
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+	n = readlink(link, full, sizeof(full) - 1);
+	if (n > 0 && (size_t)n + 1 + strlen(path) < sizeof(full)) {
+		full[n] = '/';
+		memcpy(full + n + 1, path, strlen(path) + 1);
+		fdtable_classify(full, flags, &f);
+		if (f.class != FILE_NONE)
+			return interpose_refuse("openat relative to a directory", dir);
+	}
+	n = raw_openat(dir, path, flags, mode);
+	if (n >= 0)
+		fdtable_clear((int)n);
+	return (int)n;
+}
+
 int
 interpose_open(int dir, const char *path, int flags, mode_t mode)
 {
 	struct file f;
 	int fd;
 
-	if (process.program == PROGRAM_PASSIVE || path == NULL || (dir != AT_FDCWD && path[0] != '/'))
+	if (process.program == PROGRAM_PASSIVE || path == NULL)
 		return raw_openat(dir, path, flags, mode);
+	if (dir != AT_FDCWD && path[0] != '/')
+		return open_relative(dir, path, flags, mode);
 	if (process.program == PROGRAM_SERVER) {
 		if ((flags & O_CREAT) != 0 && strcmp(path, "postmaster.pid") == 0)
 			unlock_server();
@@ -193,81 +221,45 @@ dup3(int from, int to, int flags)
 	return copied(from, (int)syscall(SYS_dup3, from, to, flags));
 }
 
-/* A stream on an encrypted file, read-only (pg_read_binary_file, which pg_rewind's source is asked with). */
-struct stream {
-	int fd;
-	off_t pos;
-};
-
-static ssize_t
-stream_read(void *cookie, char *buf, size_t len)
+int
+fcntl(int fd, int command, ...)
 {
-	struct stream *s = cookie;
-	struct file *f = fdtable_file(s->fd);
-	ssize_t n = f != NULL ? interpose_pread(s->fd, f, buf, len, s->pos) : raw_pread(s->fd, buf, len, s->pos);
+	va_list ap;
+	long arg;
 
-	if (n > 0)
-		s->pos += n;
-	return n;
+	va_start(ap, command);
+	arg = va_arg(ap, long);
+	va_end(ap);
+	if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+		return copied(fd, (int)syscall(SYS_fcntl, fd, command, arg));
+	return (int)syscall(SYS_fcntl, fd, command, arg);
 }
 
-static int
-stream_seek(void *cookie, off64_t *pos, int whence)
+/* What is closed must be forgotten: its number will be that of a socket or pipe next. */
+static void
+forget_range(unsigned first, unsigned last)
 {
-	struct stream *s = cookie;
-	off_t base = whence == SEEK_SET ? 0 : whence == SEEK_CUR ? s->pos : raw_lseek(s->fd, 0, SEEK_END);
-
-	if (base < 0 || base + *pos < 0) {
-		errno = EINVAL;
-		return -1;
-	}
-	*pos = s->pos = base + *pos;
-	return 0;
+	for (unsigned fd = first; fd <= last && fd < FDTABLE_MAX; fd++)
+		fdtable_clear((int)fd);
 }
 
-static int
-stream_close(void *cookie)
+int
+close_range(unsigned first, unsigned last, int flags)
 {
-	struct stream *s = cookie;
-	int rc = close(s->fd);
+	int rc = (int)syscall(SYS_close_range, first, last, flags);
 
-	free(s);
+	if (rc == 0 && (flags & CLOSE_RANGE_CLOEXEC) == 0)
+		forget_range(first, last);
 	return rc;
 }
 
-static FILE *
-stream_open(const char *path, const char *mode)
+void
+closefrom(int first)
 {
-	cookie_io_functions_t calls = {.read = stream_read, .seek = stream_seek, .close = stream_close};
-	struct stream *s = calloc(1, sizeof(*s));
-	FILE *file;
+	unsigned from = first > 0 ? (unsigned)first : 0;
 
-	if (s == NULL)
-		return NULL;
-	s->fd = interpose_open(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-	if (s->fd < 0) {
-		free(s);
-		return NULL;
-	}
-	if ((file = fopencookie(s, mode, calls)) == NULL)
-		stream_close(s);
-	return file;
-}
-
-FILE *
-fopen(const char *path, const char *mode)
-{
-	static FILE *(*libc)(const char *, const char *);
-	struct file f;
-
-	if (process.program != PROGRAM_PASSIVE && mode[0] == 'r' && strchr(mode, '+') == NULL) {
-		fdtable_classify(path, O_RDONLY, &f);
-		if (f.class != FILE_NONE && f.view == VIEW_CRYPT)
-			return stream_open(path, mode);
-	}
-	if (libc == NULL && (libc = (FILE * (*)(const char *, const char *)) dlsym(RTLD_NEXT, "fopen")) == NULL) {
-		errno = ENOSYS;
-		return NULL;
-	}
-	return libc(path, mode);
+	if (close_range(from, ~0u, 0) == 0)
+		return;
+	for (unsigned fd = from; fd < FDTABLE_MAX; fd++) /* before Linux 5.9 */
+		close((int)fd);
 }

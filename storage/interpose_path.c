@@ -1,6 +1,8 @@
 /* Names that change, and roads round the layer. */
 #undef _FORTIFY_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,10 +14,15 @@
 #include "storage/interpose.h"
 #include "storage/process.h"
 #include "storage/raw.h"
+#include "storage/tempfile.h"
 #include "storage/walfile.h"
 #include "walcrypt/pgfile.h"
 
 INTERPOSED int rename(const char *from, const char *to);
+INTERPOSED int truncate(const char *path, off_t len);
+INTERPOSED_ALIAS("truncate") int truncate64(const char *path, off_t len);
+INTERPOSED int posix_fallocate(int fd, off_t off, off_t len);
+INTERPOSED_ALIAS("posix_fallocate") int posix_fallocate64(int fd, off_t off, off_t len);
 INTERPOSED int link(const char *from, const char *to);
 INTERPOSED int unlink(const char *path);
 INTERPOSED int rmdir(const char *path);
@@ -44,36 +51,31 @@ interpose_refuse(const char *call, int fd)
 }
 
 static void
-parse(const char *path, struct pgfile *pf)
+classify(const char *path, struct file *f)
 {
 	if (process.program == PROGRAM_PASSIVE)
-		memset(pf, 0, sizeof(*pf));
+		memset(f, 0, sizeof(*f));
 	else
-		pgfile_parse_suffix(path, pf);
+		fdtable_classify(path, O_RDONLY, f);
 }
 
-/* A relation file read under another name would be decrypted with another tweak. */
-static bool
-same_place(const struct pgfile *a, const struct pgfile *b)
-{
-	if (a->kind != PGFILE_RELATION && b->kind != PGFILE_RELATION)
-		return true;
-	return a->kind == b->kind && a->at.db == b->at.db && a->at.rel == b->at.rel && a->at.block == b->at.block &&
-	       a->at.fork == b->at.fork && a->at.temp == b->at.temp;
-}
-
+/* What is read under another name would be decrypted with another tweak. */
 int
 rename(const char *from, const char *to)
 {
 	struct pgfile old, new;
+	struct file a, b;
 
-	parse(from, &old);
-	parse(to, &new);
-	if (!same_place(&old, &new))
-		return interpose_refuse("renaming to or from a relation's name", -1);
-	if (process.program == PROGRAM_SERVER && old.kind == PGFILE_WAL_RECOVERY &&
-	    new.kind == PGFILE_WAL &&walfile_restored(from, to) != 0)
-		return -1;
+	classify(from, &a);
+	classify(to, &b);
+	if (!fdtable_same_place(&a, &b))
+		return interpose_refuse("renaming to or from the name of a relation or temporary file", -1);
+	if (process.program == PROGRAM_SERVER && b.class == FILE_WAL) {
+		pgfile_parse_suffix(from, &old);
+		pgfile_parse_suffix(to, &new);
+		if (old.kind == PGFILE_WAL_RECOVERY && new.kind == PGFILE_WAL && walfile_restored(from, to) != 0)
+			return -1;
+	}
 	return raw_rename(from, to);
 }
 
@@ -81,13 +83,47 @@ rename(const char *from, const char *to)
 int
 link(const char *from, const char *to)
 {
-	struct pgfile old, new;
+	struct file a, b;
 
-	parse(from, &old);
-	parse(to, &new);
-	if (old.kind == PGFILE_RELATION || new.kind == PGFILE_RELATION)
+	classify(from, &a);
+	classify(to, &b);
+	if (a.class == FILE_RELATION || b.class == FILE_RELATION || a.class == FILE_TEMP || b.class == FILE_TEMP)
 		return interpose_refuse("a hard link", -1);
 	return (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+/* Relation files and WAL are cut at pages, where nothing has to be written anew. */
+int
+truncate(const char *path, off_t len)
+{
+	struct file f;
+	int fd, rc, save;
+
+	classify(path, &f);
+	if (f.class != FILE_TEMP || len < 0)
+		return (int)syscall(SYS_truncate, path, len);
+	if ((fd = raw_open(path, O_RDWR | O_CLOEXEC, 0)) < 0)
+		return -1;
+	rc = tempfile_truncate(fd, &f, len);
+	save = errno;
+	raw_close(fd);
+	errno = save;
+	return rc;
+}
+
+/* Zeros that the kernel puts into a file are zeros in relation files and WAL, and garbage in others. */
+int
+posix_fallocate(int fd, off_t off, off_t len)
+{
+	static int (*libc)(int, off_t, off_t);
+	struct file *f = fdtable_file(fd);
+
+	if (f != NULL && f->class == FILE_TEMP)
+		return EOPNOTSUPP;
+	/* where the file system cannot, libc writes zeros */
+	if (libc == NULL && (libc = (int (*)(int, off_t, off_t))dlsym(RTLD_NEXT, "posix_fallocate")) == NULL)
+		return ENOSYS;
+	return libc(fd, off, len);
 }
 
 /* pg_rewind makes the target's files what the source has; keys stay the target's own. */

@@ -14,6 +14,19 @@ struct run *run;
 #define CHANGE_WAIT_NS 100000
 #define CHANGE_WAITS 10000
 
+static void
+init_lock(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	memset(lock, 0, sizeof(*lock));
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
 int
 run_map(struct err *err)
 {
@@ -25,20 +38,9 @@ run_map(struct err *err)
 	if (map == MAP_FAILED)
 		return err_os(err, errno, "could not map the storage layer's shared memory");
 	run = map;
+	init_lock(&run->lock);
+	init_lock(&run->files);
 	return 0;
-}
-
-static void
-init_lock(void)
-{
-	pthread_mutexattr_t attr;
-
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-	memset(&run->lock, 0, sizeof(run->lock));
-	pthread_mutex_init(&run->lock, &attr);
-	pthread_mutexattr_destroy(&attr);
 }
 
 int
@@ -48,25 +50,44 @@ run_begin(struct err *err)
 
 	if (wal_random_generation(&generation, err) != 0)
 		return -1;
-	/* whoever could hold the lock belonged to the previous run and is dead */
-	init_lock();
+	/* whoever could hold a lock belonged to the previous run and is dead */
+	init_lock(&run->lock);
+	init_lock(&run->files);
 	atomic_store(&run->change, 0);
 	atomic_store(&run->first_done, false);
 	atomic_store(&run->generation, generation);
 	return walchange_replay(err);
 }
 
+static void
+lock(pthread_mutex_t *mutex)
+{
+	if (pthread_mutex_lock(mutex) == EOWNERDEAD)
+		pthread_mutex_consistent(mutex);
+}
+
 void
 run_lock(void)
 {
-	if (pthread_mutex_lock(&run->lock) == EOWNERDEAD)
-		pthread_mutex_consistent(&run->lock);
+	lock(&run->lock);
 }
 
 void
 run_unlock(void)
 {
 	pthread_mutex_unlock(&run->lock);
+}
+
+void
+run_files_lock(void)
+{
+	lock(&run->files);
+}
+
+void
+run_files_unlock(void)
+{
+	pthread_mutex_unlock(&run->files);
 }
 
 void

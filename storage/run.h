@@ -19,7 +19,7 @@ struct run {
 	atomic_uint generation;
 	atomic_uint change;     /* odd while a page on disk is changing its generation */
 	atomic_bool first_done; /* the run has written WAL: nothing on disk is older than that any more */
-	pthread_mutex_t lock;
+	pthread_mutex_t lock, files;
 };
 extern struct run *run; /* NULL before run_map */
 
@@ -29,6 +29,9 @@ int run_begin(struct err *err);
 /* Around the first write and changes of a page's generation; survives the death of its holder. */
 void run_lock(void);
 void run_unlock(void);
+/* Around reads and writes of files that several processes change at a time and that change in larger units. */
+void run_files_lock(void);
+void run_files_unlock(void);
 
 /* Around the write itself of a page that changes its generation, ... */
 void run_change_begin(void);

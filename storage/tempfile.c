@@ -5,6 +5,7 @@
 
 #include "storage/process.h"
 #include "storage/raw.h"
+#include "storage/run.h"
 #include "walcrypt/cipher.h"
 #include "walcrypt/digest.h"
 #include "walcrypt/random.h"
@@ -14,41 +15,48 @@
 #define XTS_MIN_LEN 16
 #define ROUNDS 10
 
+#define LASTING_INFO "walcrypt lasting file v1"
+#define MATERIAL_LEN (64 + 32 + 32) /* XTS, the short unit's cipher, the paths' HMAC */
+
 static struct {
 	struct cipher *enc, *dec, *prf;
 	uint8_t *mac; /* 32 bytes in secmem */
-} temp;
+} keyed[2];
+
+static int
+use_material(enum tempfile_key which, const uint8_t material[static MATERIAL_LEN], struct err *err)
+{
+	if ((keyed[which].mac = secmem_alloc(32, err)) == NULL ||
+	    (keyed[which].enc = cipher_new(CIPHER_XTS_ENCRYPT, material, 64, err)) == NULL ||
+	    (keyed[which].dec = cipher_new(CIPHER_XTS_DECRYPT, material, 64, err)) == NULL ||
+	    (keyed[which].prf = cipher_new(CIPHER_CTR, material + 64, 32, err)) == NULL)
+		return -1;
+	memcpy(keyed[which].mac, material + 96, 32);
+	return 0;
+}
 
 int
-tempfile_init(struct err *err)
+tempfile_init(const struct data_key *relation_key, struct err *err)
 {
-	uint8_t key[64 + 32];
+	uint8_t material[MATERIAL_LEN];
 	int rc = -1;
 
-	if (random_bytes(key, sizeof(key), err) != 0 || (temp.mac = secmem_alloc(32, err)) == NULL ||
-	    random_bytes(temp.mac, 32, err) != 0)
-		goto done;
-	if ((temp.enc = cipher_new(CIPHER_XTS_ENCRYPT, key, 64, err)) == NULL ||
-	    (temp.dec = cipher_new(CIPHER_XTS_DECRYPT, key, 64, err)) == NULL ||
-	    (temp.prf = cipher_new(CIPHER_CTR, key + 64, 32, err)) == NULL)
-		goto done;
-	rc = 0;
-done:
-	secmem_wipe(key, sizeof(key));
+	if (random_bytes(material, sizeof(material), err) == 0 && use_material(TEMPFILE_TEMPORARY, material, err) == 0 &&
+	    key_derive(relation_key->bytes, (size_t)relation_key->len, LASTING_INFO, material, sizeof(material), err) == 0)
+		rc = use_material(TEMPFILE_LASTING, material, err);
+	secmem_wipe(material, sizeof(material));
 	return rc;
 }
 
 int
-tempfile_tweak(const char *path, uint8_t tweak[static TEMPFILE_TWEAK_LEN])
+tempfile_tweak(enum tempfile_key key, const char *path, uint8_t tweak[static TEMPFILE_TWEAK_LEN])
 {
 	uint8_t mac[32];
 	struct err err;
 
-	if (temp.mac == NULL)
+	if (keyed[key].mac == NULL)
 		return -1;
-	if (strncmp(path, "./", 2) == 0)
-		path += 2;
-	if (hmac_sha256(temp.mac, 32, path, strlen(path), mac, &err) != 0)
+	if (hmac_sha256(keyed[key].mac, 32, path, strlen(path), mac, &err) != 0)
 		process_die(&err);
 	memcpy(tweak, mac, TEMPFILE_TWEAK_LEN);
 	return 0;
@@ -64,11 +72,11 @@ make_iv(uint8_t iv[static CIPHER_IV_LEN], const uint8_t *tweak, uint32_t unit)
 
 /* The first block of CTR keystream from counter block iv is AES(iv): a function of 16 bytes to 16 bytes. */
 static int
-prf(const uint8_t in[static 16], uint8_t out[static 16], struct err *err)
+prf(enum tempfile_key key, const uint8_t in[static 16], uint8_t out[static 16], struct err *err)
 {
 	static const uint8_t zero[16];
 
-	return cipher_run(temp.prf, in, zero, out, 16, err);
+	return cipher_run(keyed[key].prf, in, zero, out, 16, err);
 }
 
 /*
@@ -76,11 +84,12 @@ prf(const uint8_t in[static 16], uint8_t out[static 16], struct err *err)
  * AES(AES(tweak) xor (the other half, length, round)).
  */
 static int
-feistel(bool encrypt, const uint8_t iv[static CIPHER_IV_LEN], uint8_t *data, size_t len, struct err *err)
+feistel(bool encrypt, enum tempfile_key key, const uint8_t iv[static CIPHER_IV_LEN], uint8_t *data, size_t len,
+        struct err *err)
 {
 	uint8_t base[16], in[16], out[16];
 
-	if (prf(iv, base, err) != 0)
+	if (prf(key, iv, base, err) != 0)
 		return -1;
 	for (int i = 0; i < ROUNDS; i++) {
 		int round = encrypt ? i : ROUNDS - 1 - i;
@@ -90,7 +99,7 @@ feistel(bool encrypt, const uint8_t iv[static CIPHER_IV_LEN], uint8_t *data, siz
 		for (size_t j = 0; j < len; j++)
 			in[j] ^= (uint8_t)(data[j] >> kept & 15);
 		in[15] ^= (uint8_t)(len << 4 | (unsigned)round);
-		if (prf(in, out, err) != 0)
+		if (prf(key, in, out, err) != 0)
 			return -1;
 		for (size_t j = 0; j < len; j++)
 			data[j] ^= (uint8_t)((out[j] & 15) << changed);
@@ -100,15 +109,21 @@ feistel(bool encrypt, const uint8_t iv[static CIPHER_IV_LEN], uint8_t *data, siz
 }
 
 int
-tempfile_unit(bool encrypt, const uint8_t tweak[static TEMPFILE_TWEAK_LEN], uint32_t unit, uint8_t *data, size_t len,
-              struct err *err)
+tempfile_unit(bool encrypt, enum tempfile_key key, const uint8_t tweak[static TEMPFILE_TWEAK_LEN], uint32_t unit,
+              uint8_t *data, size_t len, struct err *err)
 {
 	uint8_t iv[CIPHER_IV_LEN];
 
 	make_iv(iv, tweak, unit);
 	if (len < XTS_MIN_LEN)
-		return feistel(encrypt, iv, data, len, err);
-	return cipher_run(encrypt ? temp.enc : temp.dec, iv, data, data, len, err);
+		return feistel(encrypt, key, iv, data, len, err);
+	return cipher_run(encrypt ? keyed[key].enc : keyed[key].dec, iv, data, data, len, err);
+}
+
+static enum tempfile_key
+key_of(const struct file *f)
+{
+	return f->lasting ? TEMPFILE_LASTING : TEMPFILE_TEMPORARY;
 }
 
 static int
@@ -116,7 +131,7 @@ unit_or_fail(bool encrypt, int fd, const struct file *f, off_t unit, uint8_t *da
 {
 	struct err err;
 
-	if (tempfile_unit(encrypt, f->tweak, (uint32_t)unit, data, len, &err) != 0)
+	if (tempfile_unit(encrypt, key_of(f), f->tweak, (uint32_t)unit, data, len, &err) != 0)
 		return process_fail(&err, fd);
 	return 0;
 }
@@ -162,8 +177,8 @@ file_size(int fd)
 	return size;
 }
 
-ssize_t
-tempfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
+static ssize_t
+read_range(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 {
 	uint8_t unit_buf[UNIT_LEN];
 	off_t size = file_size(fd);
@@ -229,8 +244,8 @@ write_range(int fd, const struct file *f, off_t size, off_t off, const uint8_t *
 	return (ssize_t)done;
 }
 
-ssize_t
-tempfile_write(int fd, const struct file *f, const uint8_t *data, size_t len, off_t off)
+static ssize_t
+write_anywhere(int fd, const struct file *f, const uint8_t *data, size_t len, off_t off)
 {
 	off_t size = file_size(fd);
 
@@ -242,8 +257,8 @@ tempfile_write(int fd, const struct file *f, const uint8_t *data, size_t len, of
 	return write_range(fd, f, size > off ? size : off, off, data, len);
 }
 
-int
-tempfile_truncate(int fd, const struct file *f, off_t len)
+static int
+truncate_to(int fd, const struct file *f, off_t len)
 {
 	uint8_t buf[UNIT_LEN];
 	off_t size = file_size(fd), unit = len / UNIT_LEN;
@@ -259,4 +274,43 @@ tempfile_truncate(int fd, const struct file *f, off_t len)
 	if (load_unit(fd, f, unit, buf, unit_have(size, unit)) != 0 || raw_ftruncate(fd, len) != 0)
 		return -1;
 	return store_unit(fd, f, unit, buf, keep);
+}
+
+ssize_t
+tempfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
+{
+	ssize_t n;
+
+	if (!f->lasting)
+		return read_range(fd, f, buf, len, off);
+	run_files_lock();
+	n = read_range(fd, f, buf, len, off);
+	run_files_unlock();
+	return n;
+}
+
+ssize_t
+tempfile_write(int fd, const struct file *f, const uint8_t *data, size_t len, off_t off)
+{
+	ssize_t n;
+
+	if (!f->lasting)
+		return write_anywhere(fd, f, data, len, off);
+	run_files_lock();
+	n = write_anywhere(fd, f, data, len, off);
+	run_files_unlock();
+	return n;
+}
+
+int
+tempfile_truncate(int fd, const struct file *f, off_t len)
+{
+	int rc;
+
+	if (!f->lasting)
+		return truncate_to(fd, f, len);
+	run_files_lock();
+	rc = truncate_to(fd, f, len);
+	run_files_unlock();
+	return rc;
 }

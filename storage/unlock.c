@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/fileio.h"
+#include "storage/fdtable.h"
 #include "storage/process.h"
 #include "storage/raw.h"
 #include "storage/run.h"
@@ -20,7 +21,7 @@
 #include "walcrypt/secmem.h"
 
 /*
- * A packed keyset of 128 epochs has 5,248 bytes. The arena holds the keyset and the ciphers' contexts: five, and one
+ * A packed keyset of 128 epochs has 5,248 bytes. The arena holds the keyset and the ciphers' contexts: eight, and one
  * for each epoch. Every child locks it anew, which copies it, so it is no larger than it has to be.
  */
 #define PACKED_MAX 8192
@@ -217,11 +218,12 @@ unlock_server(void)
 	if (process_learn(&err) != 0)
 		process_die(&err);
 	unlock_dir(data_dir);
+	fdtable_root(data_dir);
 	/* archive_command, restore_command and their like are ordinary programs */
 	env_drop("LD_PRELOAD");
 	env_drop("WALCRYPT_KEK");
 	terminal_drop();
-	if (tempfile_init(&err) != 0 || (!process_under_postmaster() && run_begin(&err) != 0))
+	if (tempfile_init(keyset_relation(keys.set), &err) != 0 || (!process_under_postmaster() && run_begin(&err) != 0))
 		process_die(&err);
 }
 

@@ -27,6 +27,21 @@ process_die(const struct err *err)
 	exit(1);
 }
 
+static int held, locks;
+
+void
+run_files_lock(void)
+{
+	held++;
+	locks++;
+}
+
+void
+run_files_unlock(void)
+{
+	held--;
+}
+
 static uint64_t seed = 11;
 
 static size_t
@@ -46,7 +61,7 @@ some_len(size_t max)
 }
 
 static void
-units(void)
+units(enum tempfile_key key)
 {
 	uint8_t tweak[TEMPFILE_TWEAK_LEN] = {1}, text[64], data[64], other[64];
 	bool back = true, differs = true, tweaked = true;
@@ -57,11 +72,11 @@ units(void)
 	for (size_t len = 1; len <= sizeof(text); len++) {
 		memcpy(data, text, len);
 		memcpy(other, text, len);
-		tempfile_unit(true, tweak, 3, data, len, &err);
-		tempfile_unit(true, tweak, 4, other, len, &err);
+		tempfile_unit(true, key, tweak, 3, data, len, &err);
+		tempfile_unit(true, key, tweak, 4, other, len, &err);
 		differs = differs && (len < 3 || memcmp(data, text, len) != 0);
 		tweaked = tweaked && (len < 3 || memcmp(data, other, len) != 0);
-		tempfile_unit(false, tweak, 3, data, len, &err);
+		tempfile_unit(false, key, tweak, 3, data, len, &err);
 		back = back && memcmp(data, text, len) == 0;
 	}
 	ok(back, "units of 1 to 64 bytes come back");
@@ -69,7 +84,7 @@ units(void)
 	ok(tweaked, "differently in each unit");
 	for (int i = 0; i < 256; i++) {
 		data[0] = (uint8_t)i;
-		tempfile_unit(true, tweak, 0, data, 1, &err);
+		tempfile_unit(true, key, tweak, 0, data, 1, &err);
 		values += seen[data[0]]++ == 0;
 	}
 	is_int(values, 256, "one byte is mapped one to one");
@@ -126,18 +141,27 @@ main(void)
 	char path[] = "/tmp/tempfile_testXXXXXX";
 	struct file f = {.class = FILE_TEMP}, other = {.class = FILE_TEMP};
 	uint8_t text[100], disk[200];
+	struct data_key relation_key = {.len = 32};
 	struct err err;
 	int fd = mkstemp(path);
 
-	if (fd < 0 || secmem_init(64 * 1024, &err) != 0 || tempfile_init(&err) != 0)
+	if (fd < 0 || secmem_init(64 * 1024, &err) != 0 || tempfile_init(&relation_key, &err) != 0)
 		return 1;
-	tempfile_tweak("base/pgsql_tmp/pgsql_tmp1.0", f.tweak);
-	tempfile_tweak("base/pgsql_tmp/pgsql_tmp1.1", other.tweak);
+	tempfile_tweak(TEMPFILE_TEMPORARY, "base/pgsql_tmp/pgsql_tmp1.0", f.tweak);
+	tempfile_tweak(TEMPFILE_TEMPORARY, "base/pgsql_tmp/pgsql_tmp1.1", other.tweak);
 	ok(memcmp(f.tweak, other.tweak, sizeof(f.tweak)) != 0, "each file has its own tweak");
-	tempfile_tweak("./base/pgsql_tmp/pgsql_tmp1.0", other.tweak);
-	is_mem(other.tweak, f.tweak, sizeof(f.tweak), "which ./ in front does not change");
-	units();
+	tempfile_tweak(TEMPFILE_LASTING, "base/pgsql_tmp/pgsql_tmp1.0", other.tweak);
+	ok(memcmp(f.tweak, other.tweak, sizeof(f.tweak)) != 0, "and each key another");
+	units(TEMPFILE_TEMPORARY);
+	units(TEMPFILE_LASTING);
 	random_calls(fd, &f);
+	is_int(locks, 0, "a temporary file is one process's at a time");
+	tempfile_truncate(fd, &f, 0);
+	f.lasting = true;
+	random_calls(fd, &f);
+	ok(locks >= 4000 && held == 0, "calls on a lasting file wait for each other");
+	f.lasting = false;
+	tempfile_truncate(fd, &f, 0);
 
 	memset(text, 'M', sizeof(text));
 	tempfile_truncate(fd, &f, 0);
