@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "storage/process.h"
+#include "storage/rewind.h"
 #include "storage/tempfile.h"
 #include "walcrypt/pgfile.h"
 
@@ -109,6 +110,11 @@ fdtable_classify(const char *path, int flags, struct file *f)
 	if (process.program == PROGRAM_SERVER)
 		path = relative(path);
 	parse(path, &pf);
+	if (process.rewind && (pf.kind == PGFILE_RELATION || pf.kind == PGFILE_WAL || pf.kind == PGFILE_WAL_TEMP)) {
+		f->source = rewind_in_source(path);
+		if (f->source && !rewind_dirs.source_encrypted)
+			return;
+	}
 	switch (pf.kind) {
 	case PGFILE_RELATION:
 		f->class = FILE_RELATION;

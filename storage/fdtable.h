@@ -33,6 +33,7 @@ struct file {
 	bool append;  /* asked for O_APPEND, which we do ourselves */
 	bool text;    /* FILE_WAL_TEMP: a history file */
 	bool lasting; /* FILE_TEMP: read again after a restart */
+	bool source;  /* belongs to pg_rewind's source, with keys of its own */
 	union {
 		struct page_at at; /* FILE_RELATION: of the file's first block */
 		struct {

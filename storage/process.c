@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "storage/imports.h"
+#include "storage/rewind.h"
 #include "storage/run.h"
 #include "storage/walchange.h"
 #include "walcrypt/secmem.h"
@@ -270,10 +271,10 @@ program_by_name(const char *name)
 
 /*
  * Loaded by LD_PRELOAD, our functions stand before libc's; loaded as a module (the guard), they do not. A function that
- * nobody else interposes tells, even with a sanitizer in front.
+ * nobody else interposes tells, even with a sanitizer in front. glibc passes main's arguments to constructors.
  */
 __attribute__((constructor)) static void
-process_start(void)
+process_start(int argc, char **argv)
 {
 	static void *own;
 	char path[4096];
@@ -292,6 +293,8 @@ process_start(void)
 	name = strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path;
 	process.program = program_by_name(name);
 	process.rewind = strcmp(name, "pg_rewind") == 0;
+	if (process.rewind)
+		rewind_arguments(argc, argv);
 	if (process.program == PROGRAM_SERVER)
 		pthread_atfork(NULL, NULL, after_fork);
 }

@@ -15,7 +15,7 @@ decrypt(int fd, const struct file *f, uint8_t *buf, uint32_t first, uint32_t n)
 	struct err err;
 
 	at.block += first;
-	return page_decrypt_many(keys.page, &at, buf, buf, n, &err) == 0 ? 0 : process_fail(&err, fd);
+	return page_decrypt_many(unlock_keys(f)->page, &at, buf, buf, n, &err) == 0 ? 0 : process_fail(&err, fd);
 }
 
 /* Pages that begin at off into buf, decrypted; what a file's end leaves of a page reads as if zeros followed. */

@@ -16,6 +16,7 @@
 #include "storage/fdtable.h"
 #include "storage/process.h"
 #include "storage/raw.h"
+#include "storage/rewind.h"
 #include "storage/run.h"
 #include "storage/tempfile.h"
 #include "walcrypt/secmem.h"
@@ -30,7 +31,7 @@
 
 extern char **environ;
 
-struct keys keys;
+struct keys keys, source_keys;
 
 /* BIN/../lib/walcrypt/libwalcrypt-storage.so -> BIN/walcrypt-ctl */
 static int
@@ -67,19 +68,30 @@ helper_environ(void)
 	return env;
 }
 
+/* Whose keys to fetch. */
+struct owner {
+	const char *key_dir;
+	const char *data_dir; /* NULL while initdb runs and there is nothing to compare with */
+	const char *kek;      /* NULL: what the environment says */
+};
+
 /* Start the helper with its stdout into out. A postmaster has all signals blocked; the helper must not. */
 static int
-helper_start(const char *key_dir, const char *data_dir, int out, pid_t *pid, struct err *err)
+helper_start(const struct owner *o, int out, pid_t *pid, struct err *err)
 {
-	char path[PATH_MAX], dir_option[] = "-D", key_option[] = "--key-dir", command[] = "unlock";
-	char *argv[] = {path, command, key_option, (char *)key_dir, data_dir != NULL ? dir_option : NULL, (char *)data_dir,
-	                NULL};
+	char path[PATH_MAX], dir_option[] = "-D", key_option[] = "--key-dir", kek_option[] = "--kek", command[] = "unlock";
+	char *argv[9] = {path, command, key_option, (char *)o->key_dir};
+	size_t n = 4;
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
 	sigset_t none;
 	char **env;
 	int rc;
 
+	if (o->data_dir != NULL)
+		argv[n++] = dir_option, argv[n++] = (char *)o->data_dir;
+	if (o->kek != NULL)
+		argv[n++] = kek_option, argv[n++] = (char *)o->kek;
 	if (helper_path(path, err) != 0)
 		return -1;
 	if ((env = helper_environ()) == NULL)
@@ -99,7 +111,7 @@ helper_start(const char *key_dir, const char *data_dir, int out, pid_t *pid, str
 
 /* The helper prints its own error, so a failing one ends the program without another word. */
 static int
-fetch(const char *key_dir, const char *data_dir, uint8_t packed[static PACKED_MAX], size_t *len, struct err *err)
+fetch(const struct owner *o, uint8_t packed[static PACKED_MAX], size_t *len, struct err *err)
 {
 	int fds[2], status = 0;
 	ssize_t n;
@@ -107,7 +119,7 @@ fetch(const char *key_dir, const char *data_dir, uint8_t packed[static PACKED_MA
 
 	if (pipe2(fds, O_CLOEXEC) != 0)
 		return err_os(err, errno, "could not make a pipe to walcrypt-ctl");
-	if (helper_start(key_dir, data_dir, fds[1], &pid, err) != 0) {
+	if (helper_start(o, fds[1], &pid, err) != 0) {
 		raw_close(fds[0]);
 		raw_close(fds[1]);
 		return -1;
@@ -128,20 +140,47 @@ fetch(const char *key_dir, const char *data_dir, uint8_t packed[static PACKED_MA
 }
 
 static int
+make_keys(struct keys *k, const uint8_t *packed, size_t len, struct err *err)
+{
+	return (k->set = keyset_unpack(packed, len, err)) != NULL &&
+	               (k->page = page_cipher_new(keyset_relation(k->set), err)) != NULL &&
+	               (k->wal = wal_cipher_new(k->set, err)) != NULL
+	           ? 0
+	           : -1;
+}
+
+static int
 open_keys(const char *key_dir, const char *data_dir, struct err *err)
 {
-	uint8_t packed[PACKED_MAX];
-	size_t len = 0;
+	const struct owner own = {.key_dir = key_dir, .data_dir = data_dir};
+	char source_dir[PATH_MAX];
+	const struct owner source = {
+	    .key_dir = source_dir, .data_dir = rewind_dirs.source, .kek = getenv("WALCRYPT_SOURCE_KEK")};
+	uint8_t packed[PACKED_MAX], source_packed[PACKED_MAX];
+	size_t len = 0, source_len = 0, arena;
 	int rc = -1;
 
 	if (secmem_hook_private_openssl(err) != 0)
 		return -1;
-	if (fetch(key_dir, data_dir, packed, &len, err) == 0 && secmem_init(ARENA_LEN(len), err) == 0 &&
-	    (keys.set = keyset_unpack(packed, len, err)) != NULL &&
-	    (keys.page = page_cipher_new(keyset_relation(keys.set), err)) != NULL &&
-	    (keys.wal = wal_cipher_new(keys.set, err)) != NULL)
+	if (fetch(&own, packed, &len, err) != 0)
+		goto done;
+	arena = ARENA_LEN(len);
+	if (rewind_dirs.source_encrypted) {
+		if (snprintf(source_dir, sizeof(source_dir), "%s/pg_cryptokeys", rewind_dirs.source) >=
+		    (int)sizeof(source_dir)) {
+			err_set(err, ERR_USAGE, "the path of the source's key directory is too long");
+			goto done;
+		}
+		if (fetch(&source, source_packed, &source_len, err) != 0)
+			goto done;
+		arena += ARENA_LEN(source_len);
+	}
+	if (secmem_init(arena, err) == 0 && make_keys(&keys, packed, len, err) == 0 &&
+	    (!rewind_dirs.source_encrypted || make_keys(&source_keys, source_packed, source_len, err) == 0))
 		rc = 0;
+done:
 	secmem_wipe(packed, sizeof(packed));
+	secmem_wipe(source_packed, sizeof(source_packed));
 	return rc;
 }
 
@@ -222,6 +261,7 @@ unlock_server(void)
 	/* archive_command, restore_command and their like are ordinary programs */
 	env_drop("LD_PRELOAD");
 	env_drop("WALCRYPT_KEK");
+	env_drop("WALCRYPT_SOURCE_KEK");
 	terminal_drop();
 	if (tempfile_init(keyset_relation(keys.set), &err) != 0 || (!process_under_postmaster() && run_begin(&err) != 0))
 		process_die(&err);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "storage/fdtable.h"
 #include "walcrypt/keyset.h"
 #include "walcrypt/page.h"
 #include "walcrypt/wal.h"
@@ -19,7 +20,7 @@ struct keys {
 	struct page_cipher *page;
 	struct wal_cipher *wal;
 };
-extern struct keys keys;
+extern struct keys keys, source_keys; /* the latter: of pg_rewind's source */
 
 /* The server is about to make its lock file: fetch keys, check the server, set up what its children share. Again is a
  * no-op. Takes LD_PRELOAD and WALCRYPT_KEK out of the environment. */
@@ -32,6 +33,13 @@ unlock_needed(void)
 {
 	if (__builtin_expect(keys.set == NULL, 0))
 		unlock_tool();
+}
+
+/* The keys under which f is read. */
+static inline const struct keys *
+unlock_keys(const struct file *f)
+{
+	return __builtin_expect(f->source, 0) ? &source_keys : &keys;
 }
 
 #endif

@@ -25,7 +25,6 @@ read_pages(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 	struct err err;
 	ssize_t n;
 
-	(void)f;
 	do {
 		begun = run != NULL ? run_read_begin() : 0;
 		n = raw_pread_full(fd, buf, len, off);
@@ -35,7 +34,7 @@ read_pages(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 	if (n % WAL_PAGE_LEN != 0)
 		memset(buf + n, 0, WAL_PAGE_LEN - (size_t)n % WAL_PAGE_LEN);
 	for (ssize_t i = 0; i < n; i += WAL_PAGE_LEN)
-		if (wal_page_decrypt(keys.wal, buf + i, buf + i, &err) != 0)
+		if (wal_page_decrypt(unlock_keys(f)->wal, buf + i, buf + i, &err) != 0)
 			return process_fail(&err, fd);
 	return n;
 }
