@@ -75,10 +75,10 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(REPLICATION) $(KEYMGR) $(COR
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ -lcrypto -ljansson -lisal
 
-$(B)/tests/%: $(B)/obj/tests/bench/%.o $(CORE) $(COMMON)
+$(B)/tests/%: $(B)/obj/tests/bench/%.o $(B)/obj/tests/unit/walmake.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -lisal
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -ljansson -lisal
 
 # PostgreSQL's own page checksum: the one server header the core includes.
 $(B)/obj/walcrypt/page_checksum.o: BASE += -isystem $(PG_INCLUDE)

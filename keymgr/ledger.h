@@ -2,9 +2,9 @@
  * ledger: how far WAL of a plaintext upstream has been encrypted, so that no keystream is used twice (DESIGN's W5).
  *
  * One line per (system identifier, timeline, hash of the timeline's history, id of the WAL key): a random 64-bit
- * incarnation, which enters the generation of every page, the highest position sent, and an HMAC-SHA256 of the
+ * incarnation, which enters the generation of every page, the highest position sent, and a MAC of the
  * plaintext of the segment that holds the byte before that position, from the segment's start up to it; and that of the
- * whole segment before it. Before more is sent, they are read from the upstream again and must give the same HMACs;
+ * whole segment before it. Before more is sent, they are read from the upstream again and must give the same MACs;
  * else the line gets a new incarnation: the upstream has been rolled back (a restored snapshot, a discarded promotion),
  * and what it writes now must meet another keystream. The segment before is read while less than 1 MiB of the present
  * one is covered: two histories that part earlier may begin a segment alike, but not for so long without a commit's

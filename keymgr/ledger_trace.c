@@ -14,10 +14,11 @@ struct ledger_trace {
 	struct ledger_record *at;
 	struct ledger_place place;
 	uint32_t segment_size;
-	struct digest *blank, *running; /* keyed HMAC: with nothing in it; of the present segment */
+	struct digest *blank, *running; /* keyed GMAC: with nothing in it; of the present segment */
+	struct digest *outer;           /* keyed HMAC, with nothing in it: what makes a value of it fit to be kept */
 	uint64_t pos;                   /* one past the last byte pushed; 0: nothing yet */
 	bool has_before;                /* the segment before the present one was pushed whole */
-	uint8_t before[32];             /* its HMAC */
+	uint8_t before[32];             /* its MAC */
 };
 
 struct ledger_trace *
@@ -25,7 +26,7 @@ ledger_trace_new(struct ledger *l, const struct ledger_line *line, const struct 
                  const struct data_key *wal_key, uint32_t segment_size, struct err *err)
 {
 	struct ledger_trace *t = calloc(1, sizeof(*t));
-	uint8_t key[32];
+	uint8_t key[64];
 
 	if (t == NULL) {
 		err_nomem(err);
@@ -34,11 +35,12 @@ ledger_trace_new(struct ledger *l, const struct ledger_line *line, const struct 
 	t->ledger = l;
 	t->place = *place;
 	t->segment_size = segment_size;
-	if (key_derive(wal_key->bytes, (size_t)wal_key->len, "walcrypt ledger v1", key, sizeof(key), err) != 0)
+	if (key_derive(wal_key->bytes, (size_t)wal_key->len, "walcrypt ledger v2", key, sizeof(key), err) != 0)
 		goto fail;
-	t->blank = digest_new_hmac(key, sizeof(key), err);
+	if ((t->blank = digest_new_gmac(key, err)) != NULL)
+		t->outer = digest_new_hmac(key + 32, 32, err);
 	secmem_wipe(key, sizeof(key));
-	if (t->blank == NULL)
+	if (t->outer == NULL)
 		goto fail;
 	pthread_mutex_lock(&l->mutex);
 	t->at = ledger_record_find(l, line);
@@ -60,6 +62,7 @@ ledger_trace_free(struct ledger_trace *t)
 		return;
 	digest_free(t->blank);
 	digest_free(t->running);
+	digest_free(t->outer);
 	free(t);
 }
 
@@ -77,19 +80,31 @@ ledger_check_before(const struct ledger_place *place, uint32_t segment_size)
 	return place->has_before && place->position - ledger_check_start(place, segment_size, false) < COVER_ENOUGH;
 }
 
+/* The value of a copy of d after data. */
+static int
+value_of(const struct digest *d, const void *data, size_t len, uint8_t *out, int out_len, struct err *err)
+{
+	struct digest *copy = digest_copy(d, err);
+	uint8_t value[DIGEST_MAX_LEN];
+	int rc = -1;
+
+	if (copy != NULL && digest_update(copy, data, len, err) == 0 && (rc = digest_final(copy, value, err)) == out_len)
+		memcpy(out, value, (size_t)out_len);
+	digest_free(copy);
+	secmem_wipe(value, sizeof(value));
+	return rc == out_len ? 0 : -1;
+}
+
 static int
 trace_mac(struct ledger_trace *t, uint8_t mac[static 32], struct err *err)
 {
-	struct digest *d = digest_copy(t->running, err);
-	uint8_t out[DIGEST_MAX_LEN];
-	int rc;
+	uint8_t inner[16];
+	int rc = value_of(t->running, NULL, 0, inner, sizeof(inner), err);
 
-	if (d == NULL)
-		return -1;
-	if ((rc = digest_final(d, out, err)) == 32)
-		memcpy(mac, out, 32);
-	digest_free(d);
-	return rc == 32 ? 0 : -1;
+	if (rc == 0)
+		rc = value_of(t->outer, inner, sizeof(inner), mac, 32, err);
+	secmem_wipe(inner, sizeof(inner));
+	return rc;
 }
 
 /* Take in bytes of one segment: [t->pos, t->pos + len) does not cross a boundary. */
@@ -128,7 +143,7 @@ before_fill(const struct ledger_trace *t, const struct ledger_slot *now, struct 
 	}
 }
 
-/* Raise the line to where t is, its plaintext's HMAC being mac. Mutex held. */
+/* Raise the line to where t is, its plaintext's MAC being mac. Mutex held. */
 static int
 line_advance(struct ledger_trace *t, const uint8_t mac[static 32], struct err *err)
 {

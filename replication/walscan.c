@@ -218,6 +218,7 @@ report_xact(struct walscan *w, struct walscan_event *e, struct err *err)
 	return report(w, e, WALSCAN_COMMIT, err);
 }
 
+/* The record is whole, w->crc is of its bytes from 24 on. */
 static int
 end_record(struct walscan *w, struct err *err)
 {
@@ -281,6 +282,25 @@ eat_record(struct walscan *w, const uint8_t *data, size_t len, size_t *used, str
 	return w->got == w->len ? end_record(w, err) : 0;
 }
 
+/* A record that begins here, when all of it is there: most do, and need no state. 1: taken. */
+static int
+eat_whole(struct walscan *w, const uint8_t *data, size_t len, size_t *used, struct err *err)
+{
+	uint32_t record_len = len < RECORD_HEADER_LEN ? 0 : load32(data);
+
+	if (record_len < RECORD_HEADER_LEN || record_len > len)
+		return 0;
+	w->record = w->pos;
+	w->len = w->got = record_len;
+	memcpy(w->bytes, data, record_len < CAPTURE_LEN ? record_len : CAPTURE_LEN);
+	if (check_record(w, err) != 0)
+		return -1;
+	w->crc = crc32c(0, data + RECORD_HEADER_LEN, record_len - RECORD_HEADER_LEN);
+	w->pos += record_len;
+	*used = record_len;
+	return end_record(w, err) != 0 ? -1 : 1;
+}
+
 /* What comes behind a page's header, at most to the page's end. */
 static int
 eat_body(struct walscan *w, const uint8_t *data, size_t len, size_t *used, struct err *err)
@@ -299,6 +319,10 @@ eat_body(struct walscan *w, const uint8_t *data, size_t len, size_t *used, struc
 		return 0;
 	}
 	if (w->record == 0) {
+		int rc = eat_whole(w, data, len, used, err);
+
+		if (rc != 0)
+			return rc < 0 ? -1 : 0;
 		w->record = w->pos;
 		w->got = w->len = w->crc = 0;
 	}

@@ -73,6 +73,31 @@ digest_new(enum digest_kind kind, struct err *err)
 	return NULL;
 }
 
+/* A keyed one: its schedule and state lie in secure memory. */
+static struct digest *
+mac_new(const char *name, const OSSL_PARAM *params, const uint8_t *key, size_t key_len, struct err *err)
+{
+	struct digest *d = calloc(1, sizeof(*d));
+	EVP_MAC *mac;
+	int ok;
+
+	if (d == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	d->kind = DIGEST_NONE;
+	mac = EVP_MAC_fetch(NULL, name, NULL);
+	secmem_enter();
+	ok = mac != NULL && (d->mac = EVP_MAC_CTX_new(mac)) != NULL && EVP_MAC_init(d->mac, key, key_len, params) == 1;
+	secmem_leave();
+	EVP_MAC_free(mac);
+	if (ok)
+		return d;
+	crypto_err(err, "could not start a MAC");
+	digest_free(d);
+	return NULL;
+}
+
 struct digest *
 digest_new_hmac(const uint8_t *key, size_t key_len, struct err *err)
 {
@@ -81,29 +106,31 @@ digest_new_hmac(const uint8_t *key, size_t key_len, struct err *err)
 	    OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, sha256, 0),
 	    OSSL_PARAM_construct_end(),
 	};
-	struct digest *d = calloc(1, sizeof(*d));
-	EVP_MAC *mac;
-	EVP_MD *md;
-	int ok;
 
-	if (d == NULL) {
-		err_nomem(err);
-		return NULL;
-	}
-	d->kind = DIGEST_SHA256;
-	mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-	md = EVP_MD_fetch(NULL, sha256, NULL);
-	secmem_enter();
-	ok = mac != NULL && md != NULL && (d->mac = EVP_MAC_CTX_new(mac)) != NULL &&
-	     EVP_MAC_init(d->mac, key, key_len, params) == 1;
-	secmem_leave();
+	/* what is fetched stays in libcrypto's store for ever: not in secure memory, as it would inside mac_new */
+	EVP_MD *md = EVP_MD_fetch(NULL, sha256, NULL);
+	struct digest *d = mac_new("HMAC", params, key, key_len, err);
+
 	EVP_MD_free(md);
-	EVP_MAC_free(mac);
-	if (ok)
-		return d;
-	crypto_err(err, "could not start an HMAC");
-	digest_free(d);
-	return NULL;
+	return d;
+}
+
+struct digest *
+digest_new_gmac(const uint8_t key[static 32], struct err *err)
+{
+	char cipher[] = "AES-256-GCM";
+	uint8_t nonce[12] = {0};
+	OSSL_PARAM params[] = {
+	    OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_CIPHER, cipher, 0),
+	    OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_IV, nonce, sizeof(nonce)),
+	    OSSL_PARAM_construct_end(),
+	};
+
+	EVP_CIPHER *fetched = EVP_CIPHER_fetch(NULL, cipher, NULL); /* as with HMAC */
+	struct digest *d = mac_new("GMAC", params, key, 32, err);
+
+	EVP_CIPHER_free(fetched);
+	return d;
 }
 
 struct digest *
@@ -137,7 +164,7 @@ int
 digest_update(struct digest *d, const void *data, size_t len, struct err *err)
 {
 	if (d->mac != NULL && EVP_MAC_update(d->mac, data, len) != 1)
-		return crypto_err(err, "could not continue an HMAC");
+		return crypto_err(err, "could not continue a MAC");
 	if (d->md != NULL && EVP_DigestUpdate(d->md, data, len) != 1)
 		return crypto_err(err, "could not continue a checksum");
 	if (d->kind == DIGEST_CRC32C)
@@ -159,7 +186,7 @@ digest_final(struct digest *d, uint8_t out[static DIGEST_MAX_LEN], struct err *e
 		rc = EVP_MAC_final(d->mac, out, &mac_len, DIGEST_MAX_LEN);
 		secmem_leave();
 		if (rc != 1)
-			return crypto_err(err, "could not finish an HMAC");
+			return crypto_err(err, "could not finish a MAC");
 		return (int)mac_len;
 	}
 	if (d->md != NULL) {

@@ -1,4 +1,5 @@
-/* digest: checksums and MACs behind one shape: the manifest's algorithms (CRC32C by ISA-L, SHA-2) and HMAC-SHA256. */
+/* digest: checksums and MACs behind one shape: the manifest's algorithms (CRC32C by ISA-L, SHA-2), HMAC-SHA256 and
+ * GMAC. */
 #ifndef WALCRYPT_DIGEST_H
 #define WALCRYPT_DIGEST_H
 
@@ -20,6 +21,9 @@ const char *digest_name(enum digest_kind kind);
 struct digest *digest_new(enum digest_kind kind, struct err *err);
 /* HMAC-SHA256 under key. */
 struct digest *digest_new_hmac(const uint8_t *key, size_t key_len, struct err *err);
+/* AES-256-GMAC (NIST SP 800-38D) under a nonce of zeros, 16 bytes: a universal hash under a secret key. Two values
+ * under one nonce give the key away, so nobody may ever see one: pass it through an HMAC. */
+struct digest *digest_new_gmac(const uint8_t key[static 32], struct err *err);
 /* An independent object in the same state: the value so far can be had without ending the running one. */
 struct digest *digest_copy(const struct digest *d, struct err *err);
 int digest_update(struct digest *d, const void *data, size_t len, struct err *err);

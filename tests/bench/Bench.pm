@@ -4,10 +4,11 @@ use strict;
 use warnings;
 use Exporter 'import';
 use IO::Handle;
+use POSIX ();
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(say_line say_part median compare figure timed cipher_page_seconds page_seconds $rounds $tmp);
+our @EXPORT = qw(say_line say_part median compare figure timed cpu_seconds cipher_page_seconds page_seconds $rounds $tmp);
 
 our $rounds = $ENV{BENCH_ROUNDS} // 5;
 our $tmp;
@@ -58,6 +59,15 @@ sub timed
 	my $start = time();
 	system(@command) == 0 or die "@command failed";
 	return time() - $start;
+}
+
+# Processor seconds of a process so far, without its children: on a busy machine they say more than the time that passed.
+sub cpu_seconds
+{
+	my ($pid) = @_;
+	my ($after_name) = slurp_file("/proc/$pid/stat") =~ /\) (.*)/s;
+	my @stat = split(' ', $after_name);
+	return ($stat[11] + $stat[12]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
 }
 
 # seconds of processor time that openssl needs for 8 KiB with this cipher

@@ -83,6 +83,7 @@ if ($only{stream}) {
 	my $mb = $red->safe_psql('postgres', "SELECT ('$end'::pg_lsn - '$start'::pg_lsn) / 1024 / 1024");
 	say_part('replication: pg_receivewal of %.2f GB of WAL, --no-sync', $mb / 1024);
 	my $n = 0;
+	my %cpu;
 	# the receiver's disk is not what is measured
 	my $sink = (split(' ', `df --output=avail -BM /dev/shm | tail -n 1`))[0] =~ /(\d+)/ && $1 > 2 * $mb ? File::Temp::tempdir('walcrypt_XXXXXX', DIR => '/dev/shm', CLEANUP => 1) : $tmp;
 	my $stream = compare('s', [qw(direct haproxy walcrypt)], sub {
@@ -92,12 +93,16 @@ if ($only{stream}) {
 		# an empty directory and a slot: pg_receivewal starts at the slot's restart_lsn
 		$red->safe_psql('postgres', "SELECT pg_drop_replication_slot('bench_run')") if $red->safe_psql('postgres', "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'bench_run'");
 		$red->safe_psql('postgres', "SELECT pg_copy_physical_replication_slot('bench_$side', 'bench_run')");
+		my $pid = { haproxy => $haproxy, walcrypt => $proxy->pid }->{$side};
+		my $cpu = defined $pid ? cpu_seconds($pid) : 0;
 		my $t = timed('sh', '-c', "pg_receivewal --no-sync --no-loop -S bench_run -D $dir --endpos=$end -d '" . side_connstr($side) . "' 2>>$tmp/bench.err");
+		push @{ $cpu{$side} }, (cpu_seconds($pid) - $cpu) / $mb * 1024 if defined $pid;
 		my @files = glob("$dir/*");
 		die "pg_receivewal fetched nothing by $side" unless @files >= $mb / 16 - 1;
 		system('rm', '-rf', $dir);
 		return $t;
 	});
+	say_line('  processor seconds for a GB, medians: haproxy %.2f, walcrypt %.2f', map { median(@{ $cpu{$_} }[ 1 .. $rounds ]) } qw(haproxy walcrypt));
 	say_line('  ratio to haproxy %.3f, to direct %.3f; floor: %.3f s for the pages by openssl',
 		$stream->{walcrypt} / $stream->{haproxy}, $stream->{walcrypt} / $stream->{direct}, $mb * 128 * page_seconds());
 	figure('time, walcrypt/HAProxy', $stream->{walcrypt} / $stream->{haproxy});

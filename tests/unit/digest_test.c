@@ -1,4 +1,4 @@
-/* Checksums of backup manifests, HMAC-SHA256, CRC32C. */
+/* Checksums of backup manifests, HMAC-SHA256, GMAC, CRC32C. */
 #include "walcrypt/digest.h"
 
 #include <stdlib.h>
@@ -34,6 +34,34 @@ finish(struct digest *d, char hex[static 2 * DIGEST_MAX_LEN + 1])
 	for (int i = 0; i < n; i++)
 		snprintf(hex + 2 * i, 3, "%02x", out[i]);
 	digest_free(d);
+}
+
+/* Of no bytes: test case 13 of McGrew and Viega's GCM specification; of bytes: made with python3-cryptography's AESGCM.
+ */
+static void
+gmac(void)
+{
+	uint8_t key[32] = {0}, data[1000];
+	struct err err = {0};
+	struct digest *d = digest_new_gmac(key, &err), *copy;
+	char hex[2 * DIGEST_MAX_LEN + 1];
+
+	finish(d, hex);
+	is_str(hex, "530f8afbc74536b9a963b4f1c4cb738b", "GMAC of nothing");
+	for (int i = 0; i < 32; i++)
+		key[i] = (uint8_t)i;
+	for (int i = 0; i < 1000; i++)
+		data[i] = (uint8_t)i;
+	d = digest_new_gmac(key, &err);
+	digest_update(d, data, 7, &err);
+	digest_update(d, data + 7, 500, &err);
+	copy = digest_copy(d, &err);
+	digest_update(d, data + 507, 493, &err);
+	finish(d, hex);
+	is_str(hex, "311e504fff9c646ee75aa8090787bc5d", "GMAC in pieces");
+	digest_update(copy, data, 1, &err);
+	finish(copy, hex);
+	ok(strcmp(hex, "311e504fff9c646ee75aa8090787bc5d") != 0, "a copy goes its own way");
 }
 
 static void
@@ -107,6 +135,7 @@ main(void)
 	ok(digest_parse("sha256", &kind) == 0 && kind == DIGEST_SHA256, "in any case");
 	ok(digest_parse("MD5", &kind) == -1, "MD5 is unknown");
 	ok(digest_new((enum digest_kind)99, &err) == NULL, "no digest of an unknown kind");
+	gmac();
 	hmac_rfc4231();
 
 	/* RFC 3720, B.4 */
