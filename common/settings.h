@@ -47,8 +47,9 @@ struct settings {
 	int workers;
 	char *guard_library; /* path put into the standbys' shared_preload_libraries */
 	int connect_timeout_ms;
-	int tcp_keepalive_s;
-	bool allow_no_checksums; /* serve base backups of clusters without data checksums */
+	int wal_receiver_timeout_ms;              /* 0: none */
+	int tcp_keepalive_s, tcp_user_timeout_ms; /* 0: the system's */
+	bool allow_no_checksums;                  /* serve base backups of clusters without data checksums */
 	enum log_level log_level;
 	struct settings_kek *keks;
 	size_t nkeks;

@@ -22,7 +22,7 @@ struct listener {
 	struct ev_loop *loop;
 	void (*give)(void *arg, int fd, const char *peer);
 	void *arg;
-	int keepalive_s;
+	int keepalive_s, user_timeout_ms;
 	size_t n;
 	ev_io accepts[MAX_SOCKETS];
 	ev_timer pause; /* out of descriptors: accept again later, not at once and for ever */
@@ -106,8 +106,13 @@ on_accept(struct ev_loop *loop, ev_io *w, int revents)
 		}
 		option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 		option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-		if (l->keepalive_s > 0)
+		if (l->keepalive_s > 0) {
 			option(fd, IPPROTO_TCP, TCP_KEEPIDLE, l->keepalive_s);
+			option(fd, IPPROTO_TCP, TCP_KEEPINTVL, l->keepalive_s / 6 + 1);
+			option(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
+		}
+		if (l->user_timeout_ms > 0)
+			option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, l->user_timeout_ms);
 	}
 	l->give(l->arg, fd, peer);
 }
@@ -223,6 +228,7 @@ listener_new(struct ev_loop *loop, const struct settings *settings, void (*give)
 	l->give = give;
 	l->arg = arg;
 	l->keepalive_s = settings->tcp_keepalive_s;
+	l->user_timeout_ms = settings->tcp_user_timeout_ms;
 	ev_init(&l->pause, on_pause_over);
 	l->pause.data = l;
 	if ((settings->listen_port != 0 && listen_tcp(l, settings, err) != 0) ||

@@ -65,6 +65,7 @@ session_move(struct session *s, enum session_state to)
 		ev_timer_set(&s->limit, states[to].limit_s, 0.);
 		ev_timer_start(s->loop, &s->limit);
 	}
+	silence_watch(s);
 	/* what came ahead may be for this state */
 	worker_touch(s->worker, s);
 }
@@ -216,6 +217,7 @@ read_in(struct session *s)
 		return;
 	}
 	n = recv(s->fd, room, len, 0);
+	s->silence.client = ev_now(s->loop);
 	if (n > 0 && s->state != SESSION_CLOSING)
 		message_reader_filled(&s->in, (size_t)n);
 	else if (n == 0)
@@ -311,6 +313,7 @@ session_new(struct worker *worker, struct session **list, int fd, const char *pe
 	ev_io_init(&s->writable, on_writable, fd, EV_WRITE);
 	ev_timer_init(&s->limit, on_limit, states[SESSION_STARTUP].limit_s, 0.);
 	s->readable.data = s->writable.data = s->limit.data = s;
+	silence_init(s);
 	s->card.since = time(NULL);
 	s->card.state = states[SESSION_STARTUP].name;
 	snprintf(s->card.peer, sizeof(s->card.peer), "%s", peer);
@@ -358,6 +361,7 @@ session_free(struct session *s)
 	ev_io_stop(s->loop, &s->readable);
 	ev_io_stop(s->loop, &s->writable);
 	ev_timer_stop(s->loop, &s->limit);
+	silence_stop(s);
 	upstream_free(s->buried);
 	stream_free(s->stream);
 	backup_free(s->backup);

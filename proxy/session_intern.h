@@ -16,6 +16,7 @@
 #include "proxy/choice.h"
 #include "proxy/proxy.h"
 #include "proxy/session.h"
+#include "proxy/silence.h"
 #include "proxy/upstream.h"
 #include "proxy/worker.h"
 #include "replication/buffer.h"
@@ -67,6 +68,7 @@ struct session {
 	enum session_state state;
 	ev_io readable, writable;
 	ev_timer limit; /* of the present state */
+	struct silence silence;
 	struct message_reader in;
 	struct buffer out;
 	unsigned declined; /* requests for encryption */
@@ -123,6 +125,8 @@ void session_refuse(struct session *s, const struct err *why);
 /* stream.c: START_REPLICATION PHYSICAL */
 void stream_begin(struct session *s);
 void stream_message(struct session *s, const struct message *m);
+/* Ask the upstream for a sign of life. */
+void stream_ask_keepalive(struct session *s);
 /* The upstream is gone; true when the stream goes on to its end without it. */
 bool stream_survives(struct session *s);
 void stream_free(struct stream *st);

@@ -152,6 +152,7 @@ stream_message(struct session *s, const struct message *m)
 		return;
 	}
 	if (msg.kind == COPYMSG_STATUS) {
+		s->stream->status = msg;
 		s->card.write = msg.write;
 		s->card.flush = msg.flush;
 		s->card.apply = msg.apply;
@@ -159,6 +160,26 @@ stream_message(struct session *s, const struct message *m)
 	/* an upstream that shuts down is not there any more for the last of them */
 	if (s->up != NULL && !s->stream->server_shut && upstream_copy_put(s->up, m->data, m->len, &err) != 0)
 		session_drop(s, &err);
+}
+
+/* A client's status may come again with the same positions: what it says is still so. */
+void
+stream_ask_keepalive(struct session *s)
+{
+	struct copymsg status = s->stream->status;
+	struct buffer payload;
+	struct err err = {0};
+
+	if (s->stream->server_done || s->stream->client_done || upstream_blocked(s->up))
+		return;
+	status.kind = COPYMSG_STATUS;
+	status.reply = true;
+	buffer_init(&payload, 64);
+	copymsg_put(&payload, &status);
+	if (buffer_check(&payload, &err) != 0 ||
+	    upstream_copy_put(s->up, buffer_data(&payload), buffer_len(&payload), &err) != 0)
+		session_drop(s, &err);
+	buffer_free(&payload);
 }
 
 static int

@@ -25,6 +25,7 @@ struct stream {
 	struct ledger_trace *trace;
 	bool check_before; /* the segment before the last one is wanted too */
 	bool check_done, check_same, check_failed;
+	struct copymsg status; /* the client's last one; zeros before the first */
 	struct walsink *sink;
 	struct stage *chain;
 	bool client_done, server_done;

@@ -190,11 +190,20 @@ on_timeout(struct ev_loop *loop, ev_timer *w, int revents)
 static PGconn *
 connect_start(const struct upstream_conf *conf)
 {
-	char keepalive[16];
-	const char *names[10], *values[10];
+	char idle[16], interval[16], user[16];
+	const char *names[16], *values[16];
 	size_t n = 0;
 
-	snprintf(keepalive, sizeof(keepalive), "%d", conf->tcp_keepalive_s);
+	/* a server that acknowledges nothing is given up after twice the idle time; the node's own string may say better */
+	snprintf(idle, sizeof(idle), "%d", conf->tcp_keepalive_s);
+	snprintf(interval, sizeof(interval), "%d", conf->tcp_keepalive_s / 6 + 1);
+	snprintf(user, sizeof(user), "%lld", 2000LL * conf->tcp_keepalive_s);
+	if (conf->tcp_keepalive_s > 0) {
+		names[n] = "keepalives_idle", values[n++] = idle;
+		names[n] = "keepalives_interval", values[n++] = interval;
+		names[n] = "keepalives_count", values[n++] = "6";
+		names[n] = "tcp_user_timeout", values[n++] = user;
+	}
 	/* the node's own string first, so that what must be as we say comes later and wins */
 	names[n] = "dbname", values[n++] = conf->conninfo;
 	names[n] = "dbname", values[n++] = "replication"; /* for .pgpass, as walreceiver has it */
@@ -204,8 +213,6 @@ connect_start(const struct upstream_conf *conf)
 		names[n] = "application_name", values[n++] = conf->application_name;
 	if (conf->options != NULL)
 		names[n] = "options", values[n++] = conf->options;
-	if (conf->tcp_keepalive_s > 0)
-		names[n] = "keepalives_idle", values[n++] = keepalive;
 	names[n] = NULL, values[n] = NULL;
 	return PQconnectStartParams(names, values, 1);
 }
@@ -280,6 +287,12 @@ upstream_free(struct upstream *u)
 	free(u);
 }
 
+ev_tstamp
+upstream_heard(const struct upstream *u)
+{
+	return u->heard;
+}
+
 const char *
 upstream_name(const struct upstream *u)
 {
@@ -304,6 +317,7 @@ upstream_query(struct upstream *u, const char *sql, struct err *err)
 	if (u->state == UPSTREAM_DEAD || !PQsendQuery(u->conn, sql))
 		return upstream_error(u, err, "could not send a command to");
 	u->state = UPSTREAM_BUSY;
+	u->heard = ev_now(u->loop);
 	u->unread = u->dry = 0;
 	u->paused = false;
 	flush(u);

@@ -28,6 +28,7 @@ struct upstream_facts {
 	uint32_t tli;
 	uint64_t flush_lsn; /* when it was asked */
 	uint32_t segment_size;
+	int wal_sender_timeout_ms; /* 0: none */
 	bool standby, checksums;
 };
 
@@ -55,7 +56,7 @@ struct upstream_conf {
 	const char *conninfo;                   /* of the node */
 	const char *application_name, *options; /* of the downstream; NULL: none */
 	int connect_timeout_ms;                 /* for connecting and asking */
-	int tcp_keepalive_s;
+	int tcp_keepalive_s;                    /* 0: the system's */
 };
 
 /* Begin to connect. NULL with err set when it fails at once; the handler is not called before this returns. */
@@ -66,6 +67,9 @@ void upstream_give(struct upstream *u, const struct upstream_handler *handler, v
 /* Disconnect at once; the handler is not called any more. Allowed inside it. upstream_free frees what is left. */
 void upstream_close(struct upstream *u);
 void upstream_free(struct upstream *u); /* NULL allowed; not inside the handler */
+
+/* When something came from it last, or it began to be waited for; ev_now's time. */
+ev_tstamp upstream_heard(const struct upstream *u);
 
 const char *upstream_name(const struct upstream *u);
 const struct upstream_facts *upstream_facts(const struct upstream *u);
@@ -84,6 +88,8 @@ void upstream_resume(struct upstream *u);
 /* Much comes, and throughput counts for more than the milliseconds until it is looked at. */
 void upstream_bulk(struct upstream *u, bool on);
 
+/* A time as SHOW prints it ("1min", "2500ms", "0"), in milliseconds; -1 when it is none. */
+int upstream_time_parse(const char *text);
 /* A size as SHOW prints it ("16MB", "8192", "1GB"), in bytes; 0 when it is none. */
 uint64_t upstream_size_parse(const char *text);
 

@@ -1,4 +1,5 @@
 /* upstream_ask: what a server must be, to be an upstream. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,10 +83,25 @@ take_checksums(struct upstream_answer *a, const PGresult *res, const char *value
 	return 0;
 }
 
+static int
+take_sender_timeout(struct upstream_answer *a, const PGresult *res, const char *value, struct err *err)
+{
+	(void)res;
+	a->facts->wal_sender_timeout_ms = upstream_time_parse(value);
+	return a->facts->wal_sender_timeout_ms >= 0
+	           ? 0
+	           : err_set(err, ERR_FAILED, "upstream \"%s\" answered SHOW wal_sender_timeout with \"%s\"", a->name,
+	                     value);
+}
+
 const struct upstream_question upstream_questions[] = {
-    {"SHOW block_size", 0, take_block_size},    {"SHOW wal_block_size", 0, take_wal_block_size},
-    {"SHOW segment_size", 0, take_file_size},   {"SHOW wal_segment_size", 0, take_wal_segment_size},
-    {"SHOW data_checksums", 0, take_checksums}, {"SHOW in_hot_standby", 0, take_standby},
+    {"SHOW block_size", 0, take_block_size},
+    {"SHOW wal_block_size", 0, take_wal_block_size},
+    {"SHOW segment_size", 0, take_file_size},
+    {"SHOW wal_segment_size", 0, take_wal_segment_size},
+    {"SHOW data_checksums", 0, take_checksums},
+    {"SHOW in_hot_standby", 0, take_standby},
+    {"SHOW wal_sender_timeout", 0, take_sender_timeout},
     {"IDENTIFY_SYSTEM", 0, take_system},
 };
 const size_t upstream_nquestions = sizeof(upstream_questions) / sizeof(upstream_questions[0]);
@@ -102,6 +118,22 @@ upstream_check_version(struct upstream_answer *a, struct err *err)
 		return 0;
 	snprintf(want, sizeof(want), "PostgreSQL %d to %d", UPSTREAM_OLDEST, UPSTREAM_NEWEST);
 	return refuse(a, err, "version", text == NULL ? "unknown" : text, want);
+}
+
+int
+upstream_time_parse(const char *text)
+{
+	static const struct {
+		const char *unit;
+		long ms;
+	} units[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	for (size_t i = 0; end != text && n >= 0 && i < sizeof(units) / sizeof(units[0]); i++)
+		if (strcmp(end, units[i].unit) == 0)
+			return n <= INT_MAX / units[i].ms ? (int)(n * units[i].ms) : INT_MAX;
+	return -1;
 }
 
 uint64_t

@@ -36,6 +36,7 @@ struct upstream {
 	size_t passed;  /* bytes of messages handed on by the last read */
 	size_t unread;  /* bytes received since the last whole message, about */
 	int timeout_ms;
+	ev_tstamp heard;
 };
 
 /* upstream.c */

@@ -179,6 +179,7 @@ consume(struct upstream *u)
 	bool count = ++u->dry > DRY_READS;
 	int before = 0, after = 0;
 
+	u->heard = ev_now(u->loop);
 	if (count)
 		(void)ioctl(PQsocket(u->conn), FIONREAD, &before);
 	if (!PQconsumeInput(u->conn))
@@ -241,5 +242,6 @@ void
 upstream_resume(struct upstream *u)
 {
 	u->paused = false;
+	u->heard = ev_now(u->loop);
 	upstream_pump(u);
 }

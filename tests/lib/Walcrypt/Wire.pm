@@ -114,7 +114,7 @@ sub play_primary
 {
 	my ($self, $facts, $code) = @_;
 	my %set = (block_size => 8192, wal_block_size => 8192, segment_size => '1GB', wal_segment_size => '16MB', data_checksums => 'on',
-		in_hot_standby => 'off', server_version => '15.8', system_identifier => '7000000000000000001', timeline => 1, xlogpos => '0/3000000', %$facts);
+		in_hot_standby => 'off', wal_sender_timeout => '1min', server_version => '15.8', system_identifier => '7000000000000000001', timeline => 1, xlogpos => '0/3000000', %$facts);
 	$self->read_startup // return;
 	$self->send('R', pack('N', 0));
 	$self->send('S', "server_version\0$set{server_version}\0");
