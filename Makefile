@@ -105,10 +105,12 @@ demo:
 	@scripts/staged scripts/demo
 check:
 	@scripts/packages check
+	@scripts/postgres
 	@scripts/check
 # Some files of tests/t only, e.g. make check-tap TESTS="tests/t/001_main.pl"
 check-tap:
 	@scripts/packages check
+	@scripts/postgres
 	@scripts/check $(TESTS)
 # PostgreSQL's own suites with every cluster encrypted, all that tests/postgres/README.md tells of; SUITES="recovery/001_stream_rep.pl" for some.
 check-postgres:
