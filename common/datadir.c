@@ -13,11 +13,10 @@
 #include "common/path.h"
 
 /*
- * struct ControlFileData of version 1300 (catalog/pg_control.h of PostgreSQL 15) on a 64-bit machine: offsets of what
- * we read. The first two fields are where they are in every version.
+ * struct ControlFileData (catalog/pg_control.h) on a 64-bit machine: offsets of what we read, the same in PostgreSQL 15
+ * to 18 but for the CRC. The first two fields are where they are in every version.
  */
 enum {
-	CONTROL_VERSION = 1300,
 	AT_SYSTEM_IDENTIFIER = 0,
 	AT_VERSION = 8,
 	AT_STATE = 16,
@@ -31,10 +30,14 @@ enum {
 	AT_WAL_BLOCK_SIZE = 224,
 	AT_WAL_SEGMENT_SIZE = 228,
 	AT_CHECKSUM_VERSION = 252,
-	AT_CRC = 288,
-	CONTROL_LEN = 292,
+	CONTROL_LEN = 296,
 	CONTROL_FILE_LEN = 8192
 };
+
+static const struct control_layout {
+	uint32_t version;
+	size_t crc_at;
+} layouts[] = {{1300, 288}, {1700, 288}, {1800, 292}}; /* PostgreSQL 15 and 16; 17; 18 */
 
 static uint32_t
 u32_at(const uint8_t *data, size_t at)
@@ -54,9 +57,19 @@ u64_at(const uint8_t *data, size_t at)
 	return v;
 }
 
+static const struct control_layout *
+layout_of(uint32_t version)
+{
+	for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++)
+		if (layouts[i].version == version)
+			return &layouts[i];
+	return NULL;
+}
+
 int
 datadir_control_read(const char *dir, struct datadir_control *c, struct err *err)
 {
+	const struct control_layout *layout;
 	char path[PATH_MAX];
 	uint8_t *data;
 	size_t len;
@@ -68,14 +81,15 @@ datadir_control_read(const char *dir, struct datadir_control *c, struct err *err
 	for (int try = 0;; try++) {
 		if ((data = durable_read(path, CONTROL_FILE_LEN, &len, err)) == NULL)
 			return -1;
-		if (len >= CONTROL_LEN && u32_at(data, AT_VERSION) != CONTROL_VERSION) {
+		layout = len >= CONTROL_LEN ? layout_of(u32_at(data, AT_VERSION)) : NULL;
+		if (len >= CONTROL_LEN && layout == NULL) {
 			uint32_t version = u32_at(data, AT_VERSION);
 
 			free(data);
 			err_set(err, ERR_REFUSED, "\"%s\" has version %u, which is not known", path, version);
-			return err_hint(err, "This version of walcrypt reads version %d, that of PostgreSQL 15.", CONTROL_VERSION);
+			return err_hint(err, "This version of walcrypt reads those of PostgreSQL 15 to 18.");
 		}
-		if (len >= CONTROL_LEN && ~crc32_iscsi(data, AT_CRC, 0xffffffff) == u32_at(data, AT_CRC))
+		if (layout != NULL && ~crc32_iscsi(data, (int)layout->crc_at, 0xffffffff) == u32_at(data, layout->crc_at))
 			break;
 		free(data);
 		if (try == 10)
@@ -126,6 +140,17 @@ datadir_major_version(const char *dir, int *major, struct err *err)
 	*major = (int)strtol((char *)data, NULL, 10);
 	free(data);
 	return *major > 0 ? 0 : err_set(err, ERR_DAMAGED, "\"%s\" holds no version", path);
+}
+
+int
+datadir_supported(const char *dir, int *major, struct err *err)
+{
+	if (datadir_major_version(dir, major, err) != 0)
+		return -1;
+	if (*major >= DATADIR_OLDEST_MAJOR && *major <= DATADIR_NEWEST_MAJOR)
+		return 0;
+	err_set(err, ERR_REFUSED, "data directory \"%s\" is of PostgreSQL %d, which is not supported", dir, *major);
+	return err_hint(err, "walcrypt supports PostgreSQL %d to %d.", DATADIR_OLDEST_MAJOR, DATADIR_NEWEST_MAJOR);
 }
 
 bool

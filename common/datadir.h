@@ -7,6 +7,10 @@
 
 #include "common/err.h"
 
+/* PostgreSQL's major versions that walcrypt supports. */
+#define DATADIR_OLDEST_MAJOR 15
+#define DATADIR_NEWEST_MAJOR 18
+
 enum datadir_state { /* DBState of catalog/pg_control.h */
 	                 DATADIR_STARTUP,
 	                 DATADIR_SHUTDOWNED,
@@ -19,7 +23,7 @@ enum datadir_state { /* DBState of catalog/pg_control.h */
 
 struct datadir_control {
 	uint64_t system_identifier;
-	uint32_t version; /* of pg_control: 1300 for PostgreSQL 13 to 16 */
+	uint32_t version; /* of pg_control: 1300 for PostgreSQL 13 to 16, then 1700, 1800 */
 	enum datadir_state state;
 	uint64_t checkpoint, redo; /* the last checkpoint's record, and where its redo begins */
 	uint32_t tli;              /* of that checkpoint */
@@ -36,6 +40,8 @@ int datadir_control_read(const char *dir, struct datadir_control *c, struct err 
 const char *datadir_state_name(enum datadir_state state);
 /* The major version in DIR/PG_VERSION. -1 with err set when there is none: no data directory. */
 int datadir_major_version(const char *dir, int *major, struct err *err);
+/* The same, and ERR_REFUSED when walcrypt does not support that version. */
+int datadir_supported(const char *dir, int *major, struct err *err);
 /* Does a server run in it (postmaster.pid names a living process)? */
 bool datadir_in_use(const char *dir);
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/datadir.h"
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/layer.h"
@@ -23,7 +24,12 @@ static const struct option_def exec_defs[] = {{"pgdata", 'D', OPTION_TEXT, offse
 static int
 exec_keydir(const char *datadir, char keydir[static PATH_MAX], struct err *err)
 {
+	struct err ignored;
+	int major;
+
 	if (path_format(keydir, err, "%s/pg_cryptokeys", datadir) != 0)
+		return -1;
+	if (datadir_major_version(datadir, &major, &ignored) == 0 && datadir_supported(datadir, &major, err) != 0)
 		return -1;
 	return access(keydir, F_OK) == 0 ? 0 : datadir_keydir(datadir, keydir, err);
 }

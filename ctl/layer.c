@@ -77,8 +77,8 @@ int
 program_find(const char *name, const char *datadir, char path[static PATH_MAX], struct err *err)
 {
 	const char *bindir = getenv("WALCRYPT_PG_BINDIR"), *places = getenv("PATH");
+	int oldest = DATADIR_OLDEST_MAJOR, newest = DATADIR_NEWEST_MAJOR, major;
 	struct err ignored;
-	int major = 15;
 
 	if (strchr(name, '/') != NULL) {
 		if (snprintf(path, PATH_MAX, "%s", name) < PATH_MAX && is_program(path))
@@ -94,10 +94,11 @@ program_find(const char *name, const char *datadir, char path[static PATH_MAX], 
 			return 0;
 		places += len + (places[len] == ':');
 	}
-	if (datadir != NULL && datadir_major_version(datadir, &major, &ignored) != 0)
-		major = 15;
-	if (snprintf(path, PATH_MAX, "/usr/lib/postgresql/%d/bin/%s", major, name) < PATH_MAX && is_program(path))
-		return 0;
+	if (datadir != NULL && datadir_supported(datadir, &major, &ignored) == 0)
+		oldest = newest = major;
+	for (major = newest; major >= oldest; major--)
+		if (snprintf(path, PATH_MAX, "/usr/lib/postgresql/%d/bin/%s", major, name) < PATH_MAX && is_program(path))
+			return 0;
 	err_set(err, ERR_FAILED, "could not find the program \"%s\"", name);
 	return err_hint(err, "Put the server's bin directory into PATH or WALCRYPT_PG_BINDIR.");
 }
@@ -142,7 +143,7 @@ datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err)
 {
 	int major;
 
-	if (datadir_major_version(datadir, &major, err) != 0)
+	if (datadir_supported(datadir, &major, err) != 0)
 		return -1;
 	if (path_format(out, err, "%s/pg_cryptokeys", datadir) != 0)
 		return -1;

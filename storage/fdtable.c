@@ -6,6 +6,7 @@
 #include "storage/process.h"
 #include "storage/rewind.h"
 #include "storage/tempfile.h"
+#include "storage/walsource.h"
 #include "walcrypt/pgfile.h"
 
 struct file fdtable[FDTABLE_MAX];
@@ -92,8 +93,8 @@ wal_view(bool readonly)
 {
 	if (process_role() == ROLE_ARCHIVER)
 		return VIEW_RAW;
-	if (readonly && process_copies_raw())
-		return VIEW_SENDER;
+	if (readonly && process_copying() != COPYING_NOTHING)
+		return process_copying() == COPYING_WAL && walsource_clear() ? VIEW_CRYPT : VIEW_SENDER;
 	return !readonly && process_role() == ROLE_WALRECEIVER ? VIEW_RECEIVER : VIEW_CRYPT;
 }
 
@@ -118,7 +119,7 @@ fdtable_classify(const char *path, int flags, struct file *f)
 	switch (pf.kind) {
 	case PGFILE_RELATION:
 		f->class = FILE_RELATION;
-		f->view = readonly && process_copies_raw() ? VIEW_RAW : VIEW_CRYPT;
+		f->view = readonly && process_copying() != COPYING_NOTHING ? VIEW_RAW : VIEW_CRYPT;
 		f->at = pf.at;
 		return;
 	case PGFILE_WAL:

@@ -6,8 +6,8 @@
  * needs is built by hand for the version that runs.
  */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "common/err.h"
 #include "storage/interpose.h"
@@ -15,10 +15,11 @@
 #include "storage/report.h"
 #include "storage/unlock.h"
 
-/* fmgr.h: Pg_magic_struct of PostgreSQL 15 to 17 */
+/* fmgr.h: Pg_magic_struct of PostgreSQL 15 to 18; up to 17 it ends before the module's name. */
 struct magic {
 	int len, version, funcmaxargs, indexmaxkeys, namedatalen, float8byval;
 	char abi_extra[32];
+	const char *module_name, *module_version;
 };
 
 INTERPOSED const void *Pg_magic_func(void);
@@ -28,12 +29,12 @@ INTERPOSED bool walcrypt_layer_active(void);
 const void *
 Pg_magic_func(void)
 {
-	static struct magic magic = {sizeof(magic), 0, 100, 32, 64, 1, "PostgreSQL"};
-	const char *(*get)(const char *, bool, bool) =
-	    (const char *(*)(const char *, bool, bool))process_symbol("GetConfigOption");
-	const char *version = get != NULL ? get("server_version_num", true, false) : NULL;
+	static struct magic magic = {0, 0, 100, 32, 64, 1, "PostgreSQL", "walcrypt", NULL};
+	int major = process_major();
 
-	magic.version = version != NULL ? (int)strtol(version, NULL, 10) / 100 : 1500;
+	/* of a version that we do not know: it refuses the module by itself */
+	magic.len = (int)(major < 18 ? offsetof(struct magic, module_name) : sizeof(magic));
+	magic.version = 100 * major;
 	return &magic;
 }
 

@@ -45,20 +45,23 @@ static const char *const unknown[] = {
     "remap_file_pages",
     "mremap",
 };
-/* Beginnings: io_uring_queue_init, io_uring_submit ... */
-static const char *const unknown_prefixes[] = {"io_uring_"};
+#define IO_URING_PREFIX "io_uring_" /* io_uring_queue_init, io_uring_submit ... */
 
 bool
 imports_unknown(const char *name)
 {
-	for (size_t i = 0; i < sizeof(unknown_prefixes) / sizeof(unknown_prefixes[0]); i++)
-		if (strncmp(name, unknown_prefixes[i], strlen(unknown_prefixes[i])) == 0)
-			return true;
+	if (strncmp(name, IO_URING_PREFIX, strlen(IO_URING_PREFIX)) == 0)
+		return true;
 	for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++)
 		if (strcmp(name, unknown[i]) == 0)
 			return true;
 	return false;
 }
+
+struct check {
+	bool io_uring; /* its calls are known */
+	struct err *err;
+};
 
 struct table {
 	const ElfW(Sym) * symbols;
@@ -78,7 +81,8 @@ import_count(const struct table *t)
 static int
 check_program(struct dl_phdr_info *info, size_t size, void *arg)
 {
-	struct err *err = arg;
+	const struct check *check = arg;
+	struct err *err = check->err;
 	struct table t = {0};
 
 	(void)size;
@@ -107,6 +111,8 @@ check_program(struct dl_phdr_info *info, size_t size, void *arg)
 
 		if (t.symbols[i].st_shndx != SHN_UNDEF || !imports_unknown(name))
 			continue;
+		if (check->io_uring && strncmp(name, IO_URING_PREFIX, strlen(IO_URING_PREFIX)) == 0)
+			continue;
 		err_set(err, ERR_REFUSED, "this server uses the call %s, which the storage layer does not know", name);
 		err_hint(err, "Use a release of PostgreSQL that this version of walcrypt was tested with.");
 		return -1;
@@ -115,7 +121,9 @@ check_program(struct dl_phdr_info *info, size_t size, void *arg)
 }
 
 int
-imports_check(struct err *err)
+imports_check(bool io_uring, struct err *err)
 {
-	return dl_iterate_phdr(check_program, err) < 0 ? -1 : 0;
+	struct check check = {.io_uring = io_uring, .err = err};
+
+	return dl_iterate_phdr(check_program, &check) < 0 ? -1 : 0;
 }

@@ -6,8 +6,9 @@
 
 #include "common/err.h"
 
-/* Compare what the main program imports with the layer's table; a call that would go round the layer is ERR_REFUSED. */
-int imports_check(struct err *err);
+/* Compare what the main program imports with the layer's table; a call that would go round the layer is ERR_REFUSED.
+ * io_uring: liburing's calls are known, because a setting says that they are not used. */
+int imports_check(bool io_uring, struct err *err);
 /* Is name a file call that the layer neither handles nor knows to be harmless? */
 bool imports_unknown(const char *name);
 

@@ -121,10 +121,24 @@ interpose_pwritev(int fd, struct file *f, const struct iovec *iov, int n, off_t 
 	return (ssize_t)done;
 }
 
+static bool
+whole_pages(const struct iovec *iov, int n, off_t off)
+{
+	if (off < 0 || off % PAGE_LEN != 0)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (iov[i].iov_len % PAGE_LEN != 0)
+			return false;
+	return true;
+}
+
 static ssize_t
 preadv_at(int fd, struct file *f, const struct iovec *iov, int n, off_t off)
 {
 	size_t done = 0;
+
+	if (f->class == FILE_RELATION && whole_pages(iov, n, off))
+		return relfile_readv(fd, f, iov, n, off);
 
 	for (int i = 0; i < n; i++) {
 		ssize_t got = interpose_pread(fd, f, iov[i].iov_base, iov[i].iov_len, off + (off_t)done);

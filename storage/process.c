@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/datadir.h"
 #include "common/log.h"
 #include "storage/imports.h"
 #include "storage/rewind.h"
@@ -37,10 +38,40 @@ process_symbol(const char *name)
 	return dlsym(RTLD_DEFAULT, name);
 }
 
-static int
-check_constant(const char *(*get)(const char *, bool, bool), const char *name, const char *want, struct err *err)
+const char *
+process_setting(const char *name)
 {
-	const char *have = get(name, true, false);
+	const char *(*get)(const char *, bool, bool) =
+	    (const char *(*)(const char *, bool, bool))process_symbol("GetConfigOption");
+
+	return get != NULL ? get(name, true, false) : NULL;
+}
+
+int
+process_major(void)
+{
+	const char *version = process_setting("server_version_num");
+
+	return version != NULL ? (int)(strtol(version, NULL, 10) / 10000) : 0;
+}
+
+static int
+check_version(struct err *err)
+{
+	const char *version = process_setting("server_version");
+	int major = process_major();
+
+	if (major >= DATADIR_OLDEST_MAJOR && major <= DATADIR_NEWEST_MAJOR)
+		return 0;
+	err_set(err, ERR_REFUSED, "PostgreSQL %s is not supported by the storage layer",
+	        version != NULL ? version : "of an unknown version");
+	return err_hint(err, "Use PostgreSQL %d to %d.", DATADIR_OLDEST_MAJOR, DATADIR_NEWEST_MAJOR);
+}
+
+static int
+check_constant(const char *name, const char *want, struct err *err)
+{
+	const char *have = process_setting(name);
 
 	if (have != NULL && strcmp(have, want) == 0)
 		return 0;
@@ -48,22 +79,27 @@ check_constant(const char *(*get)(const char *, bool, bool), const char *name, c
 	               have != NULL ? have : "(unknown)");
 }
 
+/* PostgreSQL 18: the kernel would read and write files behind our back. */
+static int
+check_io_method(struct err *err)
+{
+	const char *method = process_setting("io_method");
+
+	if (method == NULL || strcmp(method, "io_uring") != 0)
+		return 0;
+	err_set(err, ERR_REFUSED, "io_method = io_uring cannot be used with the storage layer");
+	err_detail(err, "The kernel would read and write files without a call that the layer could see.");
+	return err_hint(err, "Set io_method to \"worker\" or \"sync\".");
+}
+
 int
 process_learn(struct err *err)
 {
-	const char *(*get)(const char *, bool, bool) =
-	    (const char *(*)(const char *, bool, bool))process_symbol("GetConfigOption");
 	const char *(*describe)(int) = (const char *(*)(int))process_symbol("GetBackendTypeDesc");
-	const char *version = get != NULL ? get("server_version_num", true, false) : NULL;
 
-	if (version == NULL || strlen(version) != 6 || strncmp(version, "15", 2) != 0) {
-		err_set(err, ERR_REFUSED, "the storage layer does not support this server's version (server_version_num %s)",
-		        version != NULL ? version : "unknown");
-		return err_hint(err, "Use PostgreSQL 15.");
-	}
-	if (check_constant(get, "block_size", "8192", err) != 0 ||
-	    check_constant(get, "wal_block_size", "8192", err) != 0 ||
-	    check_constant(get, "segment_size", "131072", err) != 0)
+	if (check_version(err) != 0 || check_constant("block_size", "8192", err) != 0 ||
+	    check_constant("wal_block_size", "8192", err) != 0 || check_constant("segment_size", "131072", err) != 0 ||
+	    check_io_method(err) != 0)
 		return -1;
 	server.backend_type = process_symbol("MyBackendType");
 	server.am_walsender = process_symbol("am_walsender");
@@ -89,7 +125,8 @@ process_learn(struct err *err)
 		                 : strcmp(name, "archiver") == 0    ? ROLE_ARCHIVER
 		                                                    : ROLE_NORMAL;
 	}
-	return imports_check(err);
+	/* a server with the setting has the library's calls, and they stand still: it was looked at above */
+	return imports_check(process_setting("io_method") != NULL, err);
 }
 
 enum role
@@ -122,8 +159,8 @@ word_is(const char *s, size_t len, const char *word)
 	return len == strlen(word) && strncasecmp(s, word, len) == 0;
 }
 
-bool
-process_copies_raw(void)
+enum copying
+process_copying(void)
 {
 	/* read WAL to decode it, or no file that is encrypted */
 	static const char *const reading[] = {"IDENTIFY_SYSTEM",       "READ_REPLICATION_SLOT",  "CREATE_REPLICATION_SLOT",
@@ -132,10 +169,10 @@ process_copies_raw(void)
 	size_t len;
 
 	if (server.am_walsender == NULL || !*server.am_walsender)
-		return false;
+		return COPYING_NOTHING;
 	s = *server.query;
 	if (s == NULL)
-		return true;
+		return COPYING_FILES;
 	len = next_word(&s);
 	if (word_is(s, len, "START_REPLICATION")) {
 		s += len;
@@ -145,17 +182,17 @@ process_copies_raw(void)
 			s += next_word(&s);
 			len = next_word(&s);
 		}
-		return !word_is(s, len, "LOGICAL");
+		return word_is(s, len, "LOGICAL") ? COPYING_NOTHING : COPYING_WAL;
 	}
 	for (size_t i = 0; i < sizeof(reading) / sizeof(reading[0]); i++)
 		if (word_is(s, len, reading[i]))
-			return false;
+			return COPYING_NOTHING;
 	/* No SQL statement begins with a word that has an underscore, and every replication command that copies files does;
 	 * their scanner knows no comments in front of it (repl_scanner.l). */
 	for (size_t i = 0; i < len; i++)
 		if (s[i] != '_' && ((s[i] | 0x20) < 'a' || (s[i] | 0x20) > 'z'))
-			return false;
-	return memchr(s, '_', len) != NULL;
+			return COPYING_NOTHING;
+	return memchr(s, '_', len) != NULL ? COPYING_FILES : COPYING_NOTHING;
 }
 
 uint64_t

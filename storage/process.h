@@ -19,6 +19,10 @@ enum program {
 
 enum role { ROLE_NORMAL, ROLE_STARTUP, ROLE_WALRECEIVER, ROLE_ARCHIVER };
 
+/* What a walsender copies to its client: nothing of the kind, files (BASE_BACKUP and what we do not know), or the WAL
+ * that physical START_REPLICATION streams (R8). */
+enum copying { COPYING_NOTHING, COPYING_FILES, COPYING_WAL };
+
 struct process {
 	enum program program;
 	bool rewind;    /* the tool is pg_rewind */
@@ -34,8 +38,8 @@ int process_learn(struct err *err);
 void process_begin(void);
 
 enum role process_role(void);
-/* A walsender whose command copies files (BASE_BACKUP, physical START_REPLICATION, anything unknown): R8. */
-bool process_copies_raw(void);
+/* What this process, if it is a walsender, is copying now. */
+enum copying process_copying(void);
 /* A number that changes with each command that a walsender executes. */
 uint64_t process_command(void);
 /* Does the command's text contain this, in any case of letters? */
@@ -48,6 +52,10 @@ bool process_fsync(void);
 uint64_t process_insert_lsn(uint32_t *tli);
 /* A server function's or variable's address, or NULL. */
 void *process_symbol(const char *name);
+/* The value of a server's setting as text, or NULL; valid until the next call. */
+const char *process_setting(const char *name);
+/* The server's major version as process_setting tells it; 0 when it does not. */
+int process_major(void);
 
 /* Print err with the file's name; sets errno to EIO and returns -1. */
 int process_fail(const struct err *err, int fd);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static inline int
@@ -52,6 +53,12 @@ static inline ssize_t
 raw_pwrite(int fd, const void *buf, size_t len, off_t off)
 {
 	return syscall(SYS_pwrite64, fd, buf, len, off);
+}
+
+static inline ssize_t
+raw_preadv(int fd, const struct iovec *iov, int n, off_t off)
+{
+	return syscall(SYS_preadv, fd, iov, n, off, 0);
 }
 
 static inline off_t

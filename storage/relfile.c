@@ -61,6 +61,28 @@ relfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 }
 
 ssize_t
+relfile_readv(int fd, const struct file *f, const struct iovec *iov, int n, off_t off)
+{
+	ssize_t got = raw_preadv(fd, iov, n, off);
+	size_t left = got > 0 ? (size_t)got : 0;
+	uint32_t block = (uint32_t)(off / PAGE_LEN);
+
+	if (got <= 0 || f->view == VIEW_RAW)
+		return got;
+	unlock_needed();
+	for (int i = 0; i < n && left >= PAGE_LEN; i++) {
+		size_t len = (iov[i].iov_len < left ? iov[i].iov_len : left) / PAGE_LEN * PAGE_LEN;
+
+		if (decrypt(fd, f, iov[i].iov_base, block, (uint32_t)(len / PAGE_LEN)) != 0)
+			return -1;
+		block += (uint32_t)(len / PAGE_LEN);
+		left -= len;
+	}
+	/* what a file's end leaves of a page is no page yet: the server takes it for the end */
+	return (ssize_t)((size_t)got - left);
+}
+
+ssize_t
 relfile_write(int fd, const struct file *f, uint8_t *data, size_t len, off_t off)
 {
 	struct page_at at = f->at;

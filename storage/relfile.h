@@ -5,11 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "storage/fdtable.h"
 
 /* As pread: bytes as the server wrote them, at any offset and length. -1 with errno set. */
 ssize_t relfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off);
+/* As preadv into buffers of whole pages, with one system call. */
+ssize_t relfile_readv(int fd, const struct file *f, const struct iovec *iov, int n, off_t off);
 /* As pwrite of whole pages; encrypts data in place, so it must be a private copy. Short only by whole pages. */
 ssize_t relfile_write(int fd, const struct file *f, uint8_t *data, size_t len, off_t off);
 

@@ -19,6 +19,7 @@
 #include "storage/rewind.h"
 #include "storage/run.h"
 #include "storage/tempfile.h"
+#include "storage/walsource.h"
 #include "walcrypt/secmem.h"
 
 /*
@@ -254,7 +255,7 @@ unlock_server(void)
 		err_os(&err, errno, "could not tell the data directory");
 		process_die(&err);
 	}
-	if (process_learn(&err) != 0)
+	if (process_learn(&err) != 0 || walsource_init(&err) != 0)
 		process_die(&err);
 	unlock_dir(data_dir);
 	fdtable_root(data_dir);

@@ -1,5 +1,6 @@
 # The main job: a running, unencrypted PostgreSQL gets an encrypted standby through the proxy, which streams, replays, survives
-# crashes and is promoted. WALCRYPT_PREFIX decides which build is tried (002 runs this file under the sanitizers).
+# crashes and is promoted, and gets a standby of its own. WALCRYPT_PREFIX decides which build is tried (002 and 003 run this file
+# under the sanitizers), use_postgres which PostgreSQL (004 to 006).
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
@@ -94,6 +95,36 @@ $blue->safe_psql('postgres', "INSERT INTO letters SELECT i, '$marker new ' || i 
 is(join(' ', files_containing($marker, $blue_dir)), '', 'what it writes as a primary is encrypted too');
 $blue->restart;
 is($blue->safe_psql('postgres', 'SELECT count(*) FROM letters'), '6001', 'it restarts');
+
+# it has a standby of its own, from a base backup without the proxy: the same ciphertext under the same keys, streamed under load
+my $green = Walcrypt::Node->new('green');
+$blue->backup('straight', backup_options => ['--no-verify-checksums']);
+is(join(' ', files_containing($marker, $blue->backup_dir . '/straight')), '', 'a base backup taken straight from the encrypted server is ciphertext');
+$green->init_from_backup($blue, 'straight', has_streaming => 1);
+$green->use_layer($proxy->kek_uri);
+# in the file that the last word is in, as with the first standby
+$green->append_conf('postgresql.auto.conf', 'port = ' . $green->port . "\nprimary_conninfo = '" . $blue->connstr . " application_name=green'\n");
+$green->start;
+$load = IPC::Run::start([ 'pgbench', '-n', '-c', 3, '-t', 400, '-h', $blue->host, '-p', $blue->port, 'postgres' ], '<', \undef, '>&', \$load_out);
+$before = $blue->safe_psql('postgres', 'SELECT count(*) FROM pgbench_history');
+wait_for('load', sub { $blue->safe_psql('postgres', 'SELECT count(*) FROM pgbench_history') > $before + 100 });
+$blue->kill9;
+$load->finish;
+$green->kill9;
+$_->start for $blue, $green;
+$blue->safe_psql('postgres', "INSERT INTO letters SELECT i, '$marker crash ' || i FROM generate_series(300001, 301000) i");
+$blue->wait_for_catchup($green);
+is(facts($green), facts($blue), 'the same rows on both after both crashed under load');
+$_->safe_psql('postgres', 'CHECKPOINT') for $blue, $green;
+is(join(' ', files_containing($marker, $blue_dir, $green->data_dir)), '', 'the marker is in neither directory');
+%wal = encrypted_wal_files($green->data_dir . '/pg_wal');
+is(join(' ', grep { $wal{$_} !~ /^(encrypted|empty)$/ } sort keys %wal), '', 'all WAL that came straight from it is encrypted');
+$green->promote;
+$green->safe_psql('postgres', "INSERT INTO letters VALUES (400000, '$marker third')");
+is($green->safe_psql('postgres', 'SELECT count(*) FROM letters'), '7002', 'the second standby is promoted too');
+$green->stop;
+($rc, $out, $err) = ctl_output('verify', '-D', $green->data_dir, '--kek', $proxy->kek_uri);
+is($rc, 0, 'verify is clean on it') or diag($out . $err);
 $blue->check_integrity('the promoted standby');
 ($rc, $out, $err) = ctl_output('verify', '-D', $blue_dir, '--kek', $proxy->kek_uri);
 is($rc, 0, 'verify is clean on the stopped server') or diag($out . $err);

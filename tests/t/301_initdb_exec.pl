@@ -75,7 +75,7 @@ system('rm', '-rf', "$tmp/two/pg_cryptokeys");
 system('mv', "$tmp/two.keys", "$tmp/two/pg_cryptokeys");
 
 # without data checksums
-ctl('initdb', '-D', "$tmp/nosums", '--kek', $kek, '--allow-no-checksums', @initdb);
+ctl('initdb', '-D', "$tmp/nosums", '--kek', $kek, '--allow-no-checksums', @initdb, postgres_major() >= 18 ? ('--no-data-checksums') : ());
 ($rc, $out) = ctl_output('verify', '-D', "$tmp/nosums", '--kek', $kek);
 is($rc, 0, 'without data checksums verify looks at page headers');
 like($out, qr/data checksums off/, '... and says so');

@@ -75,10 +75,19 @@ control(void)
 	durable_write(in("global/pg_control"), file, 200, 0600, &err);
 	is_int(datadir_control_read(dir, &c, &err), -1, "a short one");
 	is_err(&err, ERR_DAMAGED, "checksum of", "... is damaged");
+	file[40] ^= 1;
 	put32(file + 8, 1700);
+	put32(file + 288, ~crc32_iscsi(file, 288, 0xffffffff));
+	durable_write(in("global/pg_control"), file, sizeof(file), 0600, &err);
+	ok(datadir_control_read(dir, &c, &err) == 0 && c.version == 1700 && c.checksum_version == 1, "that of 17");
+	put32(file + 8, 1800);
+	put32(file + 292, ~crc32_iscsi(file, 292, 0xffffffff));
+	durable_write(in("global/pg_control"), file, sizeof(file), 0600, &err);
+	ok(datadir_control_read(dir, &c, &err) == 0 && c.version == 1800 && c.checksum_version == 1, "that of 18");
+	put32(file + 8, 1900);
 	durable_write(in("global/pg_control"), file, sizeof(file), 0600, &err);
 	is_int(datadir_control_read(dir, &c, &err), -1, "another version");
-	is_err(&err, ERR_REFUSED, "has version 1700", "... is refused");
+	is_err(&err, ERR_REFUSED, "has version 1900", "... is refused");
 }
 
 static void
@@ -92,6 +101,13 @@ others(void)
 	is_err(&err, ERR_REFUSED, "is not a data directory", "... is no data directory");
 	durable_write(in("PG_VERSION"), "15\n", 3, 0600, &err);
 	ok(datadir_major_version(dir, &major, &err) == 0 && major == 15, "PG_VERSION");
+	ok(datadir_supported(dir, &major, &err) == 0 && major == 15, "... supported");
+	durable_write(in("PG_VERSION"), "14\n", 3, 0600, &err);
+	is_int(datadir_supported(dir, &major, &err), -1, "an older one");
+	is_err(&err, ERR_REFUSED, "is of PostgreSQL 14, which is not supported", "... is refused by name");
+	durable_write(in("PG_VERSION"), "19\n", 3, 0600, &err);
+	is_int(datadir_supported(dir, &major, &err), -1, "a newer one");
+	is_err(&err, ERR_REFUSED, "is of PostgreSQL 19, which is not supported", "... is refused by name");
 	durable_write(in("PG_VERSION"), "x\n", 2, 0600, &err);
 	ok(datadir_major_version(dir, &major, &err) != 0 && err.class == ERR_DAMAGED, "a damaged one");
 	ok(!datadir_in_use(dir), "no postmaster.pid: not in use");

@@ -1,0 +1,13 @@
+# The main round trip once more, on PostgreSQL 16.
+use strict;
+use warnings;
+
+# loaded at compile time: their INIT blocks would come too late inside the do
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Walcrypt;
+use File::Basename;
+
+use_postgres(16);
+do './' . dirname($0) . '/001_main.pl' or die $@ || $!;
