@@ -137,6 +137,8 @@ install: programs
 	install -m 755 scripts/shim $(DESTDIR)$(PREFIX)/libexec/walcrypt
 	for program in $(SHIMS); do ln -sf ../shim $(DESTDIR)$(PREFIX)/libexec/walcrypt/bin/$$program; done
 	install -m 644 conf/walcrypt.ini $(DESTDIR)$(PREFIX)/share/walcrypt/walcrypt.ini.sample
+	install -m 644 conf/environment $(DESTDIR)$(PREFIX)/share/walcrypt/environment.sample
+	install -m 644 conf/postgresql-walcrypt.conf $(DESTDIR)$(PREFIX)/share/walcrypt/postgresql-walcrypt.conf.sample
 
 clean:
 	rm -rf $(B) build-*
