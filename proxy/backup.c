@@ -170,6 +170,10 @@ out:
 static void
 broken(struct session *s, struct err *err)
 {
+	if (err->class == ERR_WRONG_KEY && err->hint[0] == '\0' && s->up_node->keyset != NULL)
+		err_hint(err,
+		         "Is the server under keyset \"%s\", as [node %s] says? walcrypt-ctl key show -D its data directory.",
+		         s->up_node->settings->keyset, s->up_node->settings->name);
 	err_context(err, "base backup from upstream \"%s\"", upstream_name(s->up));
 	session_drop(s, err);
 }
