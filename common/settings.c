@@ -235,6 +235,7 @@ settings_free(struct settings *s)
 		free(s->nodes[i].keyset);
 		free(s->nodes[i].kek);
 		free(s->nodes[i].datadir);
+		free(s->nodes[i].upstream);
 	}
 	conf_free(s->conf);
 	free(s->keks);

@@ -30,6 +30,7 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	char *kek;        /* name of its [kek] section; NULL when clear */
 	bool allow_clear; /* keyset NULL: it may take what its upstream sends, in clear */
 	char *datadir;
+	char *upstream; /* the node that this one streams from, a standby too; NULL: whichever is the primary */
 };
 
 struct conf;

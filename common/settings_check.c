@@ -30,6 +30,29 @@ check_kek(const struct settings *s, const struct settings_node *n, struct err *e
 	return s->nkeks == 0 ? err_hint(err, "The file has no [kek ...] section.") : err_hint(err, "Known are: %s.", known);
 }
 
+/* The node that this one is told to stream from. */
+static int
+check_upstream(const struct settings *s, const struct settings_node *n, struct err *err)
+{
+	const char *kind = n->profile ? "profile" : "node";
+	const struct settings_node *up;
+
+	if (n->upstream == NULL)
+		return 0;
+	up = settings_node(s, n->upstream);
+	if (up == NULL || up->profile) {
+		settings_error(s, kind, n->name, "upstream", err, "there is no [node %s]", n->upstream);
+		return err_hint(err, "upstream is the name of a [node ...] with a conninfo.");
+	}
+	if (up == n)
+		return settings_error(s, kind, n->name, "upstream", err, "node \"%s\" cannot stream from itself", n->name);
+	if (up->conninfo == NULL) {
+		settings_error(s, kind, n->name, "upstream", err, "[node %s] has no conninfo", n->upstream);
+		return err_hint(err, "Say there how the server is reached.");
+	}
+	return 0;
+}
+
 /* Who connects as a node must not be the console's user too: the one's credentials would open the other. */
 static int
 check_users(const struct settings *s, const char *option, char *const *users, struct err *err)
@@ -64,7 +87,7 @@ int
 settings_check(struct settings *s, struct err *err)
 {
 	for (size_t i = 0; i < s->nnodes; i++)
-		if (check_kek(s, &s->nodes[i], err) != 0)
+		if (check_kek(s, &s->nodes[i], err) != 0 || check_upstream(s, &s->nodes[i], err) != 0)
 			return -1;
 	if (conf_line(s->conf, "walcrypt", NULL, "keystore") == 0)
 		return 0; /* no [walcrypt] */

@@ -49,11 +49,15 @@ const struct settings_option settings_options[] = {
     {"node", "allow_clear", SETTING_BOOL, NODE(allow_clear), "off", 0, 0,
      "let a node without keyset take backups and WAL in clear"},
     {"node", "datadir", SETTING_PATH, NODE(datadir), NULL, 0, 0, "data directory, when it is on this machine"},
+    {"node", "upstream", SETTING_NAME, NODE(upstream), NULL, 0, 0,
+     "the node that this one streams from, which may be a standby; not set: the one that is the primary"},
     {"profile", "keyset", SETTING_NAME, NODE(keyset), NULL, 0, 0,
      "keyset in the keystore under which what it takes is encrypted; none: clear; must be set"},
     {"profile", "kek", SETTING_NAME, NODE(kek), NULL, 0, 0, "[kek] section whose cluster key wraps the keyset"},
     {"profile", "allow_clear", SETTING_BOOL, NODE(allow_clear), "off", 0, 0,
      "let a profile without keyset take backups and WAL in clear"},
+    {"profile", "upstream", SETTING_NAME, NODE(upstream), NULL, 0, 0,
+     "the node that this profile streams from, which may be a standby; not set: the one that is the primary"},
 };
 const size_t settings_noptions = sizeof(settings_options) / sizeof(settings_options[0]);
 

@@ -66,16 +66,17 @@ cluster_check(const struct candidate *c, const struct site_node *node, struct er
 	return err_hint(err, "Each cluster needs its own keysets: walcrypt-ctl key init.");
 }
 
-/* Is this one of the node's cluster, and a primary? */
+/* Is this one of the node's cluster, and a primary, or the one that the node names? */
 static int
 candidate_check(struct candidate *c, struct err *err)
 {
 	if (cluster_check(c, c->choice->node, err) != 0 || cluster_check(c, c->node, err) != 0)
 		return -1;
-	if (upstream_facts(c->up)->standby) {
+	if (upstream_facts(c->up)->standby && c->choice->node->settings->upstream == NULL) {
 		err_set(err, ERR_REFUSED, "upstream \"%s\" is a standby", c->node->settings->name);
 		err_sqlstate(err, "55000");
-		return err_hint(err, "This version of walcrypt streams from a primary only.");
+		return err_hint(err, "To stream from a standby, name it: upstream = %s in the section of \"%s\".",
+		                c->node->settings->name, c->choice->node->settings->name);
 	}
 	return 0;
 }
@@ -208,6 +209,9 @@ timeline_check(struct choice *choice, const struct candidate *c, struct err *err
 	const struct upstream_facts *f = upstream_facts(c->up);
 	uint32_t highest = timelines_highest(choice->timelines, f->system_identifier);
 
+	/* a standby makes no timeline: it may be behind, and is followed where it goes */
+	if (f->standby)
+		return 0;
 	if (f->tli >= highest)
 		return f->tli == highest ? 0 : timelines_raise(choice->timelines, f->system_identifier, f->tli, err);
 	err_set(err, ERR_REFUSED,
@@ -253,6 +257,13 @@ candidate_begin(struct candidate *c, const struct choice_conf *conf)
 	return c->up == NULL ? -1 : 0;
 }
 
+static bool
+may_be(const struct settings_node *session, const struct settings_node *upstream)
+{
+	return session->upstream != NULL ? strcmp(session->upstream, upstream->name) == 0
+	                                 : upstream->conninfo != NULL && upstream != session;
+}
+
 struct choice *
 choice_new(const struct choice_conf *conf, void (*done)(void *owner, struct upstream *u, const struct err *err),
            void *owner, struct err *err)
@@ -273,7 +284,7 @@ choice_new(const struct choice_conf *conf, void (*done)(void *owner, struct upst
 	ev_timer_init(&choice->timer, on_timer, 0., 0.);
 	choice->timer.data = choice;
 	for (size_t i = 0; i < settings->nnodes; i++)
-		if (settings->nodes[i].conninfo != NULL && &settings->nodes[i] != conf->node->settings) {
+		if (may_be(conf->node->settings, &settings->nodes[i])) {
 			struct candidate *c = &choice->candidates[choice->n++];
 
 			c->choice = choice;

@@ -1,7 +1,7 @@
 /*
  * choice: which node a session's upstream is: of those with a conninfo, other than the session's own, the one that is a
- * primary, on the highest timeline of its cluster ever seen. All are asked at once; when one fits, the others have one
- * second more.
+ * primary, on the highest timeline of its cluster ever seen; or the one that the session's node names, a standby too.
+ * All are asked at once; when one fits, the others have one second more.
  */
 #ifndef PROXY_CHOICE_H
 #define PROXY_CHOICE_H

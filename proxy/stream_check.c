@@ -163,6 +163,23 @@ check(struct session *s)
 	check_place(s);
 }
 
+/* A clear standby has not received yet what others have been sent: what it has cannot be compared to its end. */
+static void
+standby_behind(struct session *s)
+{
+	const struct stream *st = s->stream;
+	char flush[LSN_TEXT_LEN], position[LSN_TEXT_LEN];
+	struct err err = {0};
+
+	lsn_format(flush, st->flush_lsn);
+	lsn_format(position, st->place.position);
+	err_set(&err, ERR_UNREACHABLE, "upstream \"%s\" is a standby at %s, behind what was sent up to %s",
+	        upstream_name(s->up), flush, position);
+	err_sqlstate(&err, "55000");
+	err_hint(&err, "A standby that connects again will be served when the upstream has caught up.");
+	session_refuse(s, &err);
+}
+
 /* Is the upstream where it says that it was, or further? The place must have been known before it was asked: another
  * session may have received more, and raised the line, since an answer that is older. */
 static void
@@ -171,7 +188,10 @@ check_behind(struct session *s)
 	struct stream *st = s->stream;
 
 	if (st->line.tli == st->current_tli && st->flush_lsn < st->place.position) {
-		renew(s, "upstream is behind what was sent: it has been rolled back");
+		if (upstream_facts(s->up)->standby)
+			standby_behind(s);
+		else
+			renew(s, "upstream is behind what was sent: it has been rolled back");
 		return;
 	}
 	st->check_before = ledger_check_before(&st->place, upstream_facts(s->up)->segment_size);

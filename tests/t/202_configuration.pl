@@ -53,6 +53,9 @@ is($out, "$conf: the configuration is fine: 2 nodes and profiles\n", 'and -t say
 
 # what is changed, exit status, line, the message, the hint
 my @rows = (
+	[ { blue_kek => "kek = site\nupstream = green" }, 2, 15, 'there is no [node green]', 'upstream is the name of a [node ...] with a conninfo.' ],
+	[ { blue_kek => "kek = site\nupstream = blue" }, 2, 15, 'node "blue" cannot stream from itself' ],
+	[ { red_keyset => "keyset = none\nupstream = blue" }, 2, 12, '[node blue] has no conninfo', 'Say there how the server is reached.' ],
 	[ { conninfo => 'conninfo = host=x prot=1' }, 2, 10, 'conninfo is no connection string of libpq', 'Write it as host=... port=... user=..., or as postgresql://user@host:port.', qr/invalid connection option "prot"/ ],
 	[ { conninfo => 'conninfo = password=secret word' }, 2, 10, 'conninfo is no connection string of libpq', qr/^Write it as/, qr/there is a password in it/ ],
 	[ { conninfo => 'conninfo = "host=x"' }, 2, 10, 'the value of conninfo stands in quotes', 'A value is the rest of its line as it stands: take the quotes away.' ],
