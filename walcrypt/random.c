@@ -5,20 +5,32 @@
 #include "walcrypt/crypto.h"
 #include "walcrypt/secmem.h"
 
-int
-random_bytes(uint8_t *out, size_t len, struct err *err)
+static int
+fill(int (*generator)(unsigned char *, int), uint8_t *out, size_t len, struct err *err)
 {
 	size_t done = 0;
 
 	while (done < len) {
 		size_t n = len - done < 65536 ? len - done : 65536;
 
-		/* the private generator: its output is never seen by a peer, unlike that of TLS */
-		if (RAND_priv_bytes(out + done, (int)n) != 1) {
+		if (generator(out + done, (int)n) != 1) {
 			secmem_wipe(out, len);
 			return crypto_err(err, "could not get random bytes");
 		}
 		done += n;
 	}
 	return 0;
+}
+
+int
+random_bytes(uint8_t *out, size_t len, struct err *err)
+{
+	/* the private generator: its output is never seen by a peer, unlike that of TLS */
+	return fill(RAND_priv_bytes, out, len, err);
+}
+
+int
+random_nonce(uint8_t *out, size_t len, struct err *err)
+{
+	return fill(RAND_bytes, out, len, err);
 }

@@ -9,5 +9,7 @@
 
 /* Fill out with len random bytes; -1 with err set and out zeroed when the generator fails. */
 int random_bytes(uint8_t *out, size_t len, struct err *err);
+/* The same for what peers may see, as nonces: from a generator of its own, so that it tells nothing of keys. */
+int random_nonce(uint8_t *out, size_t len, struct err *err);
 
 #endif
