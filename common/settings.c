@@ -127,12 +127,30 @@ node_add(struct settings *s, const struct conf *c, const struct conf_section *se
 }
 
 static int
+listen_add(struct settings *s, const struct conf *c, const struct conf_section *section, struct err *err)
+{
+	struct settings_listen *l = reallocarray(s->listens, s->nlistens + 1, sizeof(*l));
+
+	if (l == NULL)
+		return err_nomem(err);
+	s->listens = l;
+	l += s->nlistens;
+	memset(l, 0, sizeof(*l));
+	s->nlistens++;
+	if ((l->name = strdup(section->name)) == NULL)
+		return err_nomem(err);
+	if (section_apply("listen", l, c, section, err) != 0)
+		return -1;
+	return l->port != 0 ? 0 : conf_error(err, c, section->line, "[listen %s] has no listen_port", l->name);
+}
+
+static int
 section_load(struct settings *s, const struct conf *c, const struct conf_section *section, struct err *err)
 {
 	if (strcmp(section->kind, "walcrypt") == 0)
 		return section->name == NULL ? 0 : conf_error(err, c, section->line, "[walcrypt] takes no name");
 	if (strcmp(section->kind, "kek") != 0 && strcmp(section->kind, "node") != 0 &&
-	    strcmp(section->kind, "profile") != 0)
+	    strcmp(section->kind, "profile") != 0 && strcmp(section->kind, "listen") != 0)
 		return conf_error(err, c, section->line, "unknown section [%s]", section->kind);
 	if (section->name == NULL)
 		return conf_error(err, c, section->line, "[%s] has no name", section->kind);
@@ -141,7 +159,9 @@ section_load(struct settings *s, const struct conf *c, const struct conf_section
 		return err_hint(err, "A name has at most %d of a-z, 0-9, _ and -, and begins with a letter or _.",
 		                SETTINGS_NAME_MAX);
 	}
-	return strcmp(section->kind, "kek") == 0 ? kek_add(s, c, section, err) : node_add(s, c, section, err);
+	if (strcmp(section->kind, "kek") == 0)
+		return kek_add(s, c, section, err);
+	return strcmp(section->kind, "listen") == 0 ? listen_add(s, c, section, err) : node_add(s, c, section, err);
 }
 
 /* The library that is installed with the running program: <its folder>/../lib/walcrypt/. */
@@ -220,35 +240,47 @@ settings_load(const char *path, struct err *err)
 	return c == NULL ? NULL : settings_make(c, err);
 }
 
+/* What option_set has put into an object. */
+static void
+section_free(const char *kind, void *object)
+{
+	for (size_t i = 0; i < settings_noptions; i++) {
+		const struct settings_option *o = &settings_options[i];
+		void *field = (char *)object + o->offset;
+
+		if (strcmp(o->section, kind) != 0)
+			continue;
+		if (o->kind == SETTING_TEXT || o->kind == SETTING_PATH || o->kind == SETTING_NAME)
+			free(*(char **)field);
+		else if (o->kind == SETTING_LIST)
+			settings_list_free(*(char ***)field);
+	}
+}
+
 void
 settings_free(struct settings *s)
 {
 	if (s == NULL)
 		return;
 	for (size_t i = 0; i < s->nkeks; i++) {
+		section_free("kek", &s->keks[i]);
 		free(s->keks[i].name);
-		free(s->keks[i].uri);
 	}
 	for (size_t i = 0; i < s->nnodes; i++) {
+		section_free(s->nodes[i].profile ? "profile" : "node", &s->nodes[i]);
 		free(s->nodes[i].name);
-		free(s->nodes[i].conninfo);
-		free(s->nodes[i].keyset);
-		free(s->nodes[i].kek);
-		free(s->nodes[i].datadir);
-		free(s->nodes[i].upstream);
+		free(s->nodes[i].addr);
 	}
+	for (size_t i = 0; i < s->nlistens; i++) {
+		section_free("listen", &s->listens[i]);
+		free(s->listens[i].name);
+	}
+	section_free("walcrypt", s);
 	conf_free(s->conf);
 	free(s->keks);
 	free(s->nodes);
+	free(s->listens);
 	free(s->file);
-	free(s->listen_addr);
-	free(s->unix_socket_dir);
-	free(s->auth_type);
-	free(s->keystore);
-	free(s->ledger);
-	free(s->guard_library);
-	settings_list_free(s->admin_users);
-	settings_list_free(s->stats_users);
 	free(s);
 }
 

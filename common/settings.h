@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "common/address.h"
 #include "common/err.h"
 #include "common/log.h"
 
@@ -30,7 +31,33 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	char *kek;        /* name of its [kek] section; NULL when clear */
 	bool allow_clear; /* keyset NULL: it may take what its upstream sends, in clear */
 	char *datadir;
-	char *upstream; /* the node that this one streams from, a standby too; NULL: whichever is the primary */
+	char *upstream;             /* the node that this one streams from, a standby too; NULL: whichever is the primary */
+	char **allow_addr;          /* NULL: any */
+	struct address_range *addr; /* the same, naddr of them */
+	size_t naddr;
+	char **allow_commands;
+	unsigned commands; /* the same: enum settings_command */
+	bool allow_plaintext;
+	char **client_cn;
+};
+
+enum settings_command { SETTINGS_BACKUP = 1, SETTINGS_STREAM = 2, SETTINGS_SLOTS = 4 };
+
+struct settings_listen { /* [listen NAME] */
+	char *name;          /* of a node or profile */
+	char *addr;
+	int port;
+	char **users; /* NULL: the name alone */
+};
+
+enum settings_auth { SETTINGS_TRUST, SETTINGS_SCRAM, SETTINGS_CERT };
+enum settings_tls {
+	SETTINGS_TLS_DISABLE,
+	SETTINGS_TLS_ALLOW,
+	SETTINGS_TLS_PREFER,
+	SETTINGS_TLS_REQUIRE,
+	SETTINGS_TLS_VERIFY_CA,
+	SETTINGS_TLS_VERIFY_FULL
 };
 
 struct conf;
@@ -39,9 +66,17 @@ struct settings {
 	char *file;        /* where it was read from, absolute */
 	struct conf *conf; /* its text, for messages that name a line */
 	char *listen_addr;
-	int listen_port;                   /* 0: no TCP listener */
-	char *unix_socket_dir;             /* NULL: none */
-	char *auth_type;                   /* "trust"; NULL only when the file has no [walcrypt] section */
+	int listen_port;         /* 0: no TCP listener */
+	char *unix_socket_dir;   /* NULL: none */
+	char *auth_type;         /* NULL only when the file has no [walcrypt] section */
+	enum settings_auth auth; /* the same */
+	char *auth_file;
+	int login_timeout_ms, max_logins, max_logins_per_address, max_failed_logins;
+	char *client_tls_sslmode;
+	enum settings_tls tls; /* the same */
+	char *client_tls_cert_file, *client_tls_key_file, *client_tls_ca_file, *client_tls_crl_file;
+	char **client_tls_protocols;
+	char *client_tls_ciphers, *client_tls13_ciphers;
 	char *keystore;                    /* absolute; NULL only then, too */
 	char *ledger;                      /* absolute; default: "ledger" in the keystore */
 	char **admin_users, **stats_users; /* NULL-terminated */
@@ -56,6 +91,8 @@ struct settings {
 	size_t nkeks;
 	struct settings_node *nodes;
 	size_t nnodes;
+	struct settings_listen *listens;
+	size_t nlistens;
 };
 
 /* Read and check a file. Refused (ERR_REFUSED) when others than root or the present user may write it. NULL on error.
@@ -85,11 +122,11 @@ enum settings_kind {
 	SETTING_LOG_LEVEL
 };
 
-/* The table, for --help-config, docs and checks. section is "walcrypt", "kek", "node" or "profile". */
+/* The table, for --help-config, docs and checks. section is "walcrypt", "kek", "node", "profile" or "listen". */
 struct settings_option {
 	const char *section, *name;
 	enum settings_kind kind;
-	size_t offset;   /* of the field in struct settings, settings_kek or settings_node */
+	size_t offset;   /* of the field in struct settings or of the section's own */
 	const char *def; /* as it would stand in the file; NULL: none */
 	int min, max;    /* of numbers and times, in the field's unit */
 	const char *help;

@@ -1,20 +1,9 @@
 /* settings_check: what no single value of walcrypt.ini shows. */
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/settings_intern.h"
-
-static bool
-is_loopback(const char *addr)
-{
-	struct in_addr v4;
-
-	if (inet_pton(AF_INET, addr, &v4) == 1)
-		return ntohl(v4.s_addr) >> 24 == 127;
-	return strcmp(addr, "::1") == 0 || strcmp(addr, "localhost") == 0;
-}
 
 static int
 check_kek(const struct settings *s, const struct settings_node *n, struct err *err)
@@ -66,20 +55,122 @@ check_users(const struct settings *s, const char *option, char *const *users, st
 	return 0;
 }
 
+/* The index of a word in a list of them; -1 when it is none. */
+static int
+word(const char *text, const char *const *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(text, words[i]) == 0)
+			return (int)i;
+	return -1;
+}
+
+static int
+check_port(const struct settings *s, const char *kind, const char *name, const char *addr, struct err *err)
+{
+	if (s->auth != SETTINGS_TRUST || address_text_is_loopback(addr))
+		return 0;
+	settings_error(s, kind, name, "listen_addr", err, "listen_addr %s with auth_type = trust would let anybody in",
+	               addr);
+	return err_hint(err, "Listen on 127.0.0.1, ::1, localhost or a Unix socket, or set auth_type = scram-sha-256.");
+}
+
 static int
 check_listen(const struct settings *s, struct err *err)
 {
-	if (strcmp(s->auth_type, "trust") != 0)
-		return settings_error(s, "walcrypt", NULL, "auth_type", err,
-		                      "auth_type \"%s\" is not known; this version has trust", s->auth_type);
-	if (s->listen_port != 0 && !is_loopback(s->listen_addr)) {
-		settings_error(s, "walcrypt", NULL, "listen_addr", err,
-		               "listen_addr %s with auth_type = trust would let anybody in", s->listen_addr);
-		return err_hint(err, "Listen on 127.0.0.1, ::1 or localhost, or set listen_port = 0 and use unix_socket_dir.");
-	}
-	if (s->listen_port == 0 && s->unix_socket_dir == NULL)
+	if (s->listen_port != 0 && check_port(s, "walcrypt", NULL, s->listen_addr, err) != 0)
+		return -1;
+	if (s->listen_port == 0 && s->unix_socket_dir == NULL && s->nlistens == 0)
 		return settings_error(s, "walcrypt", NULL, "listen_port", err,
 		                      "listen_port is 0 and unix_socket_dir is not set: nothing to listen on");
+	for (size_t i = 0; i < s->nlistens; i++) {
+		const struct settings_listen *l = &s->listens[i];
+
+		if (settings_node(s, l->name) == NULL)
+			return settings_error(s, "listen", l->name, "listen_port", err, "there is no node or profile \"%s\"",
+			                      l->name);
+		if (check_port(s, "listen", l->name, l->addr, err) != 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+check_auth(struct settings *s, struct err *err)
+{
+	static const char *const auths[] = {"trust", "scram-sha-256", "cert"};
+	int auth = word(s->auth_type, auths, 3);
+
+	if (auth < 0)
+		return settings_error(s, "walcrypt", NULL, "auth_type", err,
+		                      "auth_type \"%s\" is not one of trust, scram-sha-256, cert", s->auth_type);
+	s->auth = (enum settings_auth)auth;
+	if (s->auth == SETTINGS_SCRAM && s->auth_file == NULL)
+		return settings_error(s, "walcrypt", NULL, "auth_type", err, "auth_type = scram-sha-256 needs auth_file");
+	if (s->auth == SETTINGS_CERT && (s->tls < SETTINGS_TLS_ALLOW || s->client_tls_ca_file == NULL)) {
+		settings_error(s, "walcrypt", NULL, "auth_type", err, "auth_type = cert needs TLS and client_tls_ca_file");
+		return err_hint(err,
+		                "Set client_tls_sslmode = verify-full, and the files of a certificate and of the authority.");
+	}
+	return 0;
+}
+
+static int
+check_tls(struct settings *s, struct err *err)
+{
+	static const char *const modes[] = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"};
+	int mode = word(s->client_tls_sslmode, modes, sizeof(modes) / sizeof(modes[0]));
+
+	if (mode < 0)
+		return settings_error(s, "walcrypt", NULL, "client_tls_sslmode", err,
+		                      "client_tls_sslmode \"%s\" is not one of disable, allow, prefer, require, verify-ca, "
+		                      "verify-full",
+		                      s->client_tls_sslmode);
+	s->tls = (enum settings_tls)mode;
+	if (s->tls != SETTINGS_TLS_DISABLE && (s->client_tls_cert_file == NULL || s->client_tls_key_file == NULL))
+		return settings_error(s, "walcrypt", NULL, "client_tls_sslmode", err,
+		                      "client_tls_sslmode = %s needs client_tls_cert_file and client_tls_key_file",
+		                      s->client_tls_sslmode);
+	if (s->tls >= SETTINGS_TLS_VERIFY_CA && s->client_tls_ca_file == NULL)
+		return settings_error(s, "walcrypt", NULL, "client_tls_sslmode", err,
+		                      "client_tls_sslmode = %s needs client_tls_ca_file", s->client_tls_sslmode);
+	if (s->client_tls_crl_file != NULL && s->client_tls_ca_file == NULL)
+		return settings_error(s, "walcrypt", NULL, "client_tls_crl_file", err,
+		                      "client_tls_crl_file needs client_tls_ca_file");
+	for (char **p = s->client_tls_protocols; p != NULL && *p != NULL; p++)
+		if (strcmp(*p, "secure") != 0 && strcmp(*p, "tlsv1.2") != 0 && strcmp(*p, "tlsv1.3") != 0) {
+			settings_error(s, "walcrypt", NULL, "client_tls_protocols", err,
+			               "client_tls_protocols has \"%s\", which is none of secure, tlsv1.2, tlsv1.3", *p);
+			return err_hint(err, "Versions before 1.2 are broken and not supported.");
+		}
+	return 0;
+}
+
+static int
+check_access(const struct settings *s, struct settings_node *n, struct err *err)
+{
+	static const char *const commands[] = {"backup", "stream", "slots"};
+	const char *kind = n->profile ? "profile" : "node";
+	size_t count = 0;
+
+	for (char **p = n->allow_commands; p != NULL && *p != NULL; p++) {
+		int i = word(*p, commands, 3);
+
+		if (i < 0)
+			return settings_error(s, kind, n->name, "allow_commands", err,
+			                      "allow_commands has \"%s\", which is none of backup, stream, slots", *p);
+		n->commands |= 1u << i;
+	}
+	for (char **p = n->allow_addr; p != NULL && *p != NULL; p++)
+		count++;
+	if (count > 0 && (n->addr = calloc(count, sizeof(*n->addr))) == NULL)
+		return err_nomem(err);
+	for (; n->naddr < count; n->naddr++)
+		if (address_range_parse(n->allow_addr[n->naddr], &n->addr[n->naddr]) != 0) {
+			settings_error(s, kind, n->name, "allow_addr", err, "\"%s\" in allow_addr is no address and no network",
+			               n->allow_addr[n->naddr]);
+			return err_hint(err, "Write 10.0.0.12, 10.0.0.0/8 or fd00::/8; the bits behind a network's are zero.");
+		}
 	return 0;
 }
 
@@ -87,7 +178,8 @@ int
 settings_check(struct settings *s, struct err *err)
 {
 	for (size_t i = 0; i < s->nnodes; i++)
-		if (check_kek(s, &s->nodes[i], err) != 0 || check_upstream(s, &s->nodes[i], err) != 0)
+		if (check_kek(s, &s->nodes[i], err) != 0 || check_upstream(s, &s->nodes[i], err) != 0 ||
+		    check_access(s, &s->nodes[i], err) != 0)
 			return -1;
 	if (conf_line(s->conf, "walcrypt", NULL, "keystore") == 0)
 		return 0; /* no [walcrypt] */
@@ -97,7 +189,8 @@ settings_check(struct settings *s, struct err *err)
 		settings_error(s, "walcrypt", NULL, "auth_type", err, "auth_type is not set");
 		return err_hint(err, "For a proxy that listens on loopback or a Unix socket only: auth_type = trust");
 	}
-	if (check_listen(s, err) != 0 || check_users(s, "admin_users", s->admin_users, err) != 0 ||
+	if (check_tls(s, err) != 0 || check_auth(s, err) != 0 || check_listen(s, err) != 0 ||
+	    check_users(s, "admin_users", s->admin_users, err) != 0 ||
 	    check_users(s, "stats_users", s->stats_users, err) != 0)
 		return -1;
 	if (s->ledger == NULL && asprintf(&s->ledger, "%s/ledger", s->keystore) < 0) {

@@ -248,7 +248,8 @@ candidate_begin(struct candidate *c, const struct choice_conf *conf)
 	                           .application_name = conf->application_name,
 	                           .options = conf->options,
 	                           .connect_timeout_ms = conf->site->settings->connect_timeout_ms,
-	                           .tcp_keepalive_s = conf->site->settings->tcp_keepalive_s};
+	                           .tcp_keepalive_s = conf->site->settings->tcp_keepalive_s,
+	                           .allow_plaintext = c->node->settings->allow_plaintext};
 	struct err err = {0};
 
 	c->up = upstream_new(conf->loop, &up, &handler, c, &err);

@@ -310,7 +310,7 @@ dispatch_message(struct session *s, const struct message *m)
 	} else if (s->console)
 		console_query(s, (const char *)m->data);
 	else if (command_parse((const char *)m->data, m->len - 1, &s->command, &err) != 0 ||
-	         command_check(&s->command, &err) != 0)
+	         command_check(&s->command, &err) != 0 || identify_command(s, &err) != 0)
 		session_refuse(s, &err);
 	else
 		command(s);

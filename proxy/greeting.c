@@ -5,7 +5,6 @@
 #include "common/log.h"
 #include "proxy/encode.h"
 #include "proxy/session_intern.h"
-#include "replication/startup_options.h"
 #include "walcrypt/random.h"
 
 /* The newest minor version that we speak, and options that we do not know: told before the authentication. */
@@ -19,56 +18,6 @@ negotiate(struct session *s, struct err *err)
 	return message_negotiate(&s->out,
 	                         STARTUP_PROTOCOL(3, st->minor < STARTUP_NEWEST_MINOR ? st->minor : STARTUP_NEWEST_MINOR),
 	                         st->unknown, st->nunknown, err);
-}
-
-static int
-console_check(struct session *s, struct err *err)
-{
-	const struct settings *settings = s->site->settings;
-
-	s->console = true;
-	s->admin = site_lists(settings->admin_users, s->startup.user);
-	if (s->admin || site_lists(settings->stats_users, s->startup.user))
-		return 0;
-	err_set(err, ERR_REFUSED, "user \"%s\" may not use walcrypt's console", s->startup.user);
-	err_sqlstate(err, "42501");
-	return err_hint(err, "List the user in admin_users or stats_users.");
-}
-
-/* Who is it, and may this user have what the connection is for? */
-static int
-identify(struct session *s, struct err *err)
-{
-	const struct startup *st = &s->startup;
-
-	s->node = site_node(s->site, st->user);
-	if (st->replication == STARTUP_REPLICATION_NONE && st->database != NULL && strcmp(st->database, "walcrypt") == 0)
-		return console_check(s, err);
-	if (st->replication == STARTUP_REPLICATION_NONE) {
-		err_set(err, ERR_REFUSED, "this is walcrypt-proxy: it takes replication connections only");
-		err_sqlstate(err, "0A000");
-		err_detail(err, "The connection asked for database \"%s\".", st->database == NULL ? st->user : st->database);
-		return err_hint(
-		    err, "Connect to the PostgreSQL server itself for SQL; to database \"walcrypt\" for the proxy's console.");
-	}
-	if (st->replication == STARTUP_REPLICATION_DATABASE) {
-		err_set(err, ERR_REFUSED, "walcrypt-proxy does not carry logical replication");
-		err_sqlstate(err, "0A000");
-		return err_hint(err,
-		                "Connect with replication=true for physical replication, or to the PostgreSQL server itself.");
-	}
-	if (s->node == NULL) {
-		err_set(err, ERR_REFUSED, "there is no node or profile \"%s\" in walcrypt-proxy's configuration", st->user);
-		err_sqlstate(err, "28000");
-		return err_hint(
-		    err, "The user's name says which node or profile it is: set user in the connection string to one of them.");
-	}
-	if (s->node->keyset == NULL && !s->node->settings->allow_clear) {
-		err_set(err, ERR_REFUSED, "node \"%s\" is clear: what it takes would leave the proxy unencrypted", st->user);
-		err_sqlstate(err, "28000");
-		return err_hint(err, "If that is meant, set allow_clear = on in its section.");
-	}
-	return startup_options_filter(st->options, &s->options, err);
 }
 
 /* The session is set up: what a server tells its clients at the end of the startup. */
@@ -125,9 +74,8 @@ on_chosen(void *owner, struct upstream *u, const struct err *why)
 	greeted(s);
 }
 
-/* auth_type is trust: settings_load and the listener have seen to it that only this machine gets here. */
-static void
-authenticated(struct session *s)
+void
+greeting_authenticated(struct session *s)
 {
 	struct choice_conf conf = {.loop = s->loop,
 	                           .site = s->site,
@@ -137,7 +85,7 @@ authenticated(struct session *s)
 	                           .options = s->options};
 	struct err err = {0};
 
-	if (message_auth_ok(&s->out, &err) != 0) {
+	if (identify_permit(s, &err) != 0 || message_auth_ok(&s->out, &err) != 0) {
 		session_drop(s, &err);
 		return;
 	}
@@ -151,21 +99,27 @@ authenticated(struct session *s)
 		session_drop(s, &err);
 }
 
+/* A startup packet of a session. */
 static void
 begin(struct session *s)
 {
 	struct err err = {0};
+	int known;
 
 	registry_lock(&s->proxy->registry);
-	snprintf(s->card.node, sizeof(s->card.node), "%.63s", s->startup.user);
 	snprintf(s->card.application, sizeof(s->card.application), "%.63s", s->startup.application_name);
 	registry_unlock(&s->proxy->registry);
-	if (negotiate(s, &err) != 0 || identify(s, &err) != 0) {
+	if (negotiate(s, &err) != 0 || identify_purpose(s, &err) != 0) {
 		session_drop(s, &err);
 		return;
 	}
+	known = identify_user(s, &err);
+	registry_lock(&s->proxy->registry);
+	snprintf(s->card.node, sizeof(s->card.node), "%.63s", s->node != NULL ? s->node->settings->name : s->startup.user);
+	registry_unlock(&s->proxy->registry);
+	message_reader_phase(&s->in, MESSAGE_AUTH);
 	session_move(s, SESSION_AUTH);
-	authenticated(s);
+	auth_begin(s, known == 0 ? NULL : &err);
 }
 
 static void
@@ -183,10 +137,66 @@ cancel(struct session *s)
 	session_close(s, NULL);
 }
 
+static void
+violation(struct session *s, const char *what)
+{
+	struct err err = {0};
+
+	err_set(&err, ERR_FAILED, "%s", what);
+	err_sqlstate(&err, "08P01");
+	session_drop(s, &err);
+}
+
+void
+greeting_direct_tls(struct session *s)
+{
+	if (s->site->tls == NULL || session_is_local(s)) {
+		session_close(s, "an invalid TLS handshake: there is no TLS here");
+		return;
+	}
+	s->direct = true;
+	session_move(s, SESSION_TLS);
+}
+
+void
+greeting_encrypted(struct session *s)
+{
+	log_debug("session %u: %s, %s", s->card.id, SSL_get_version(s->channel.ssl), SSL_get_cipher(s->channel.ssl));
+	session_move(s, SESSION_STARTUP);
+	if (s->direct && !tls_has_alpn(s->channel.ssl))
+		violation(s, "direct TLS needs the protocol negotiation extension (ALPN) with \"postgresql\"");
+}
+
+/* SSLRequest and GSSENCRequest. */
+static void
+encryption(struct session *s)
+{
+	bool yes = s->startup.kind == STARTUP_SSL && s->site->tls != NULL && !session_is_local(s);
+
+	if (s->channel.ssl != NULL) {
+		violation(s, "TLS is there already");
+		return;
+	}
+	/* one of each kind: who asks on is no client */
+	if (++s->declined > 2) {
+		violation(s, "too many requests for encryption");
+		return;
+	}
+	/* What came with the request came in clear, perhaps from somebody in between; after the handshake it would be taken
+	 * for the client's own (CVE-2021-23214). */
+	if (yes && message_reader_pending(&s->in) > 0) {
+		violation(s, "received unencrypted data after the request for TLS");
+		return;
+	}
+	buffer_put_u8(&s->out, yes ? 'S' : 'N');
+	if (yes)
+		session_move(s, SESSION_TLS);
+	session_put(s);
+}
+
 void
 greeting_message(struct session *s, const struct message *m)
 {
-	static const uint8_t no = 'N';
 	struct err err = {0};
 
 	startup_free(&s->startup);
@@ -197,15 +207,7 @@ greeting_message(struct session *s, const struct message *m)
 	switch (s->startup.kind) {
 	case STARTUP_SSL:
 	case STARTUP_GSS:
-		/* one of each kind: who asks on is no client */
-		if (++s->declined > 2) {
-			err_set(&err, ERR_FAILED, "too many requests for encryption");
-			err_sqlstate(&err, "08P01");
-			session_drop(s, &err);
-			return;
-		}
-		buffer_put(&s->out, &no, 1);
-		session_put(s);
+		encryption(s);
 		break;
 	case STARTUP_CANCEL:
 		cancel(s);

@@ -1,6 +1,5 @@
 #include "proxy/listener.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -16,47 +15,26 @@
 #include "common/log.h"
 
 #define BACKLOG 128
-#define MAX_SOCKETS 9 /* localhost may have several addresses */
+#define MAX_ADDRESSES 8 /* localhost may have several addresses */
+
+struct door {
+	ev_io accept;
+	struct listener *listener;
+	char name[SETTINGS_NAME_MAX + 1]; /* of the [listen NAME] section */
+};
 
 struct listener {
 	struct ev_loop *loop;
-	void (*give)(void *arg, int fd, const char *peer);
+	void (*give)(void *arg, int fd, const struct peer *peer);
 	void *arg;
+	struct limits *limits;
+	bool trust;
 	int keepalive_s, user_timeout_ms;
 	size_t n;
-	ev_io accepts[MAX_SOCKETS];
+	struct door *doors;
 	ev_timer pause; /* out of descriptors: accept again later, not at once and for ever */
 	char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
-
-static bool
-is_loopback(const struct sockaddr *addr)
-{
-	if (addr->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *)(const void *)addr)->sin_addr.s_addr) >> 24 == 127;
-	if (addr->sa_family == AF_INET6)
-		return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr);
-	return addr->sa_family == AF_UNIX;
-}
-
-static void
-peer_text(const struct sockaddr *addr, char *out, size_t len)
-{
-	char host[INET6_ADDRSTRLEN] = "";
-
-	if (addr->sa_family == AF_INET) {
-		const struct sockaddr_in *in = (const void *)addr;
-
-		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-		snprintf(out, len, "%s:%u", host, ntohs(in->sin_port));
-	} else if (addr->sa_family == AF_INET6) {
-		const struct sockaddr_in6 *in = (const void *)addr;
-
-		inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof(host));
-		snprintf(out, len, "[%s]:%u", host, ntohs(in->sin6_port));
-	} else
-		snprintf(out, len, "local");
-}
 
 static void
 option(int fd, int level, int name, int value)
@@ -73,17 +51,20 @@ on_pause_over(struct ev_loop *loop, ev_timer *w, int revents)
 
 	(void)revents;
 	for (size_t i = 0; i < l->n; i++)
-		ev_io_start(loop, &l->accepts[i]);
+		ev_io_start(loop, &l->doors[i].accept);
 }
 
 static void
 on_accept(struct ev_loop *loop, ev_io *w, int revents)
 {
-	struct listener *l = w->data;
-	struct sockaddr_storage addr = {0};
-	socklen_t len = sizeof(addr);
-	int fd = accept4(w->fd, (struct sockaddr *)&addr, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	char peer[80];
+	const struct door *door = w->data;
+	struct listener *l = door->listener;
+	struct peer peer = {0};
+	struct sockaddr *addr = (struct sockaddr *)&peer.addr;
+	socklen_t len = sizeof(peer.addr);
+	int fd = accept4(w->fd, addr, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	const char *why;
+	bool first;
 
 	(void)revents;
 	if (fd < 0) {
@@ -91,19 +72,29 @@ on_accept(struct ev_loop *loop, ev_io *w, int revents)
 			return;
 		log_error("could not accept a connection: %s", strerror(errno));
 		for (size_t i = 0; i < l->n; i++)
-			ev_io_stop(loop, &l->accepts[i]);
+			ev_io_stop(loop, &l->doors[i].accept);
 		ev_timer_set(&l->pause, 1., 0.);
 		ev_timer_start(loop, &l->pause);
 		return;
 	}
-	peer_text((struct sockaddr *)&addr, peer, sizeof(peer));
-	if (addr.ss_family != AF_UNIX) {
-		/* trust is for this machine; a packet filter that sends others here changes nothing about that */
-		if (!is_loopback((struct sockaddr *)&addr)) {
-			log_warning("a connection from %s is refused: auth_type is trust", peer);
-			close(fd);
-			return;
-		}
+	/* the kernel leaves it empty for a nameless Unix socket */
+	if (len < sizeof(addr->sa_family))
+		addr->sa_family = AF_UNIX;
+	address_text(addr, peer.text, sizeof(peer.text));
+	memcpy(peer.door, door->name, sizeof(peer.door));
+	/* trust is for this machine; a packet filter that sends others here changes nothing about that */
+	if (l->trust && !address_is_loopback(addr)) {
+		log_warning("a connection from %s is refused: auth_type is trust", peer.text);
+		close(fd);
+		return;
+	}
+	if ((why = limits_enter(l->limits, &peer, &first)) != NULL) {
+		if (first)
+			log_warning("connections from %s are refused: %s", peer.text, why);
+		close(fd);
+		return;
+	}
+	if (addr->sa_family != AF_UNIX) {
 		option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 		option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 		if (l->keepalive_s > 0) {
@@ -114,39 +105,42 @@ on_accept(struct ev_loop *loop, ev_io *w, int revents)
 		if (l->user_timeout_ms > 0)
 			option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, l->user_timeout_ms);
 	}
-	l->give(l->arg, fd, peer);
+	l->give(l->arg, fd, &peer);
 }
 
 static int
-add(struct listener *l, int fd)
+add(struct listener *l, int fd, const char *name)
 {
-	ev_io *w = &l->accepts[l->n++];
+	struct door *door = &l->doors[l->n++];
 
-	ev_io_init(w, on_accept, fd, EV_READ);
-	w->data = l;
-	ev_io_start(l->loop, w);
+	door->listener = l;
+	snprintf(door->name, sizeof(door->name), "%s", name);
+	ev_io_init(&door->accept, on_accept, fd, EV_READ);
+	door->accept.data = door;
+	ev_io_start(l->loop, &door->accept);
 	return 0;
 }
 
 static int
-listen_tcp(struct listener *l, const struct settings *settings, struct err *err)
+listen_tcp(struct listener *l, const char *name, const char *addr, int number, struct err *err)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
-	char port[8];
+	char port[16];
+	size_t n = 0;
 	int rc;
 
-	snprintf(port, sizeof(port), "%d", settings->listen_port);
-	if ((rc = getaddrinfo(settings->listen_addr, port, &hints, &list)) != 0) {
-		err_set(err, ERR_USAGE, "could not resolve listen_addr \"%s\": %s", settings->listen_addr, gai_strerror(rc));
+	snprintf(port, sizeof(port), "%d", number);
+	if ((rc = getaddrinfo(addr, port, &hints, &list)) != 0) {
+		err_set(err, ERR_USAGE, "could not resolve listen_addr \"%s\": %s", addr, gai_strerror(rc));
 		return err_hint(err, "Give a numeric address, as 127.0.0.1.");
 	}
 	rc = 0;
-	for (struct addrinfo *a = list; a != NULL && rc == 0 && l->n + 1 < MAX_SOCKETS; a = a->ai_next) {
+	for (struct addrinfo *a = list; a != NULL && rc == 0 && n < MAX_ADDRESSES; a = a->ai_next) {
 		int fd, on = 1;
 
-		if (!is_loopback(a->ai_addr)) {
+		if (l->trust && !address_is_loopback(a->ai_addr)) {
 			err_set(err, ERR_REFUSED, "listen_addr \"%s\" is not loopback, and auth_type = trust lets anybody in",
-			        settings->listen_addr);
+			        addr);
 			rc = err_hint(err, "Listen on 127.0.0.1, ::1 or a Unix socket.");
 			break;
 		}
@@ -159,14 +153,15 @@ listen_tcp(struct listener *l, const struct settings *settings, struct err *err)
 				option(fd, IPPROTO_IPV6, IPV6_V6ONLY, on);
 		}
 		if (fd < 0 || bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
-			rc = err_os(err, errno, "could not listen on %s, port %s", settings->listen_addr, port);
+			rc = err_os(err, errno, "could not listen on %s, port %s", addr, port);
 			if (err->os_errno == EADDRINUSE)
 				err_hint(err, "Is another walcrypt-proxy running? Otherwise choose another listen_port.");
 			if (fd >= 0)
 				close(fd);
 			break;
 		}
-		rc = add(l, fd);
+		rc = add(l, fd, name);
+		n++;
 	}
 	freeaddrinfo(list);
 	return rc;
@@ -211,19 +206,33 @@ listen_unix(struct listener *l, const struct settings *settings, struct err *err
 		return err_hint(err, "unix_socket_dir must be a folder that this user may write to.");
 	}
 	memcpy(l->unix_path, addr.sun_path, sizeof(l->unix_path));
-	return add(l, fd);
+	return add(l, fd, "");
+}
+
+static int
+listen_all(struct listener *l, const struct settings *settings, struct err *err)
+{
+	if (settings->listen_port != 0 && listen_tcp(l, "", settings->listen_addr, settings->listen_port, err) != 0)
+		return -1;
+	for (size_t i = 0; i < settings->nlistens; i++)
+		if (listen_tcp(l, settings->listens[i].name, settings->listens[i].addr, settings->listens[i].port, err) != 0)
+			return -1;
+	return settings->unix_socket_dir != NULL ? listen_unix(l, settings, err) : 0;
 }
 
 struct listener *
-listener_new(struct ev_loop *loop, const struct settings *settings, void (*give)(void *arg, int fd, const char *peer),
-             void *arg, struct err *err)
+listener_new(struct ev_loop *loop, const struct settings *settings, struct limits *limits,
+             void (*give)(void *arg, int fd, const struct peer *peer), void *arg, struct err *err)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 
-	if (l == NULL) {
+	if (l == NULL || (l->doors = calloc(1 + (1 + settings->nlistens) * MAX_ADDRESSES, sizeof(*l->doors))) == NULL) {
 		err_nomem(err);
+		free(l);
 		return NULL;
 	}
+	l->limits = limits;
+	l->trust = settings->auth == SETTINGS_TRUST;
 	l->loop = loop;
 	l->give = give;
 	l->arg = arg;
@@ -231,8 +240,7 @@ listener_new(struct ev_loop *loop, const struct settings *settings, void (*give)
 	l->user_timeout_ms = settings->tcp_user_timeout_ms;
 	ev_init(&l->pause, on_pause_over);
 	l->pause.data = l;
-	if ((settings->listen_port != 0 && listen_tcp(l, settings, err) != 0) ||
-	    (settings->unix_socket_dir != NULL && listen_unix(l, settings, err) != 0)) {
+	if (listen_all(l, settings, err) != 0) {
 		listener_free(l);
 		return NULL;
 	}
@@ -246,10 +254,11 @@ listener_free(struct listener *l)
 		return;
 	ev_timer_stop(l->loop, &l->pause);
 	for (size_t i = 0; i < l->n; i++) {
-		ev_io_stop(l->loop, &l->accepts[i]);
-		close(l->accepts[i].fd);
+		ev_io_stop(l->loop, &l->doors[i].accept);
+		close(l->doors[i].accept.fd);
 	}
 	if (l->unix_path[0] != '\0')
 		unlink(l->unix_path);
+	free(l->doors);
 	free(l);
 }

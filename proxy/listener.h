@@ -1,4 +1,7 @@
-/* listener: the sockets that clients come to: one of TCP, one of the Unix domain, each if configured. */
+/*
+ * listener: the sockets that clients come to: one of TCP, one of the Unix domain, each if configured, and the ports of
+ * [listen NAME] sections.
+ */
 #ifndef PROXY_LISTENER_H
 #define PROXY_LISTENER_H
 
@@ -6,12 +9,14 @@
 
 #include "common/err.h"
 #include "common/settings.h"
+#include "proxy/limits.h"
+#include "proxy/peer.h"
 
 struct listener;
 
-/* Bind and listen. give is called for each connection, which is its own then; peer is fit for logs. */
-struct listener *listener_new(struct ev_loop *loop, const struct settings *settings,
-                              void (*give)(void *arg, int fd, const char *peer), void *arg, struct err *err);
+/* Bind and listen. give is called for each connection that limits let in; it is its own then. */
+struct listener *listener_new(struct ev_loop *loop, const struct settings *settings, struct limits *limits,
+                              void (*give)(void *arg, int fd, const struct peer *peer), void *arg, struct err *err);
 void listener_free(struct listener *l); /* closes, and removes the Unix socket; NULL allowed */
 
 #endif

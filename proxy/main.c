@@ -51,7 +51,7 @@ struct master {
 };
 
 static void
-give(void *arg, int fd, const char *peer)
+give(void *arg, int fd, const struct peer *peer)
 {
 	struct master *m = arg;
 	struct worker *least = m->proxy.workers[0];
@@ -113,6 +113,18 @@ differ(const char *a, const char *b)
 	return (a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0);
 }
 
+static bool
+listens_differ(const struct settings *a, const struct settings *b)
+{
+	if (a->nlistens != b->nlistens)
+		return true;
+	for (size_t i = 0; i < a->nlistens; i++)
+		if (differ(a->listens[i].name, b->listens[i].name) || differ(a->listens[i].addr, b->listens[i].addr) ||
+		    a->listens[i].port != b->listens[i].port)
+			return true;
+	return false;
+}
+
 /* Some options are only read at start. */
 static void
 say_what_stays(const struct settings *old, const struct settings *now)
@@ -120,6 +132,11 @@ say_what_stays(const struct settings *old, const struct settings *now)
 	if (old->listen_port != now->listen_port || differ(old->listen_addr, now->listen_addr) ||
 	    differ(old->unix_socket_dir, now->unix_socket_dir))
 		log_warning("listen_addr, listen_port and unix_socket_dir change at the next start");
+	if (listens_differ(old, now))
+		log_warning("[listen] sections change at the next start, but for their users");
+	/* connections beyond loopback were turned away, or not, by the one that was there at the start */
+	if (old->auth != now->auth && (old->auth == SETTINGS_TRUST || now->auth == SETTINGS_TRUST))
+		log_warning("auth_type changes from or to trust at the next start");
 	if (old->workers != now->workers)
 		log_warning("workers changes at the next start");
 	if (differ(old->keystore, now->keystore) || differ(old->ledger, now->ledger))
@@ -143,6 +160,7 @@ on_reloaded(struct ev_loop *loop, ev_async *w, int revents)
 		say_what_stays(old->settings, m->fresh->settings);
 		site_unref(old);
 		log_set_level(m->fresh->settings->log_level);
+		limits_set(m->proxy.limits, m->fresh->settings);
 		proxy_set_site(&m->proxy, m->fresh);
 		m->fresh = NULL;
 		log_info("reloaded; sessions that are there keep what they began with");
@@ -231,6 +249,9 @@ open_keystore(struct master *m, struct err *err)
 		return -1;
 	settings = m->proxy.site->settings;
 	log_set_level(settings->log_level);
+	if ((m->proxy.limits = limits_new(err)) == NULL)
+		return -1;
+	limits_set(m->proxy.limits, settings);
 	snprintf(path, sizeof(path), "%s/timelines", settings->keystore);
 	if ((m->proxy.timelines = timelines_open(path, err)) == NULL)
 		return -1;
@@ -284,7 +305,7 @@ run(struct master *m, struct err *err)
 	watch(m);
 	if (start_workers(m, err) != 0)
 		return -1;
-	m->listener = listener_new(m->loop, m->proxy.site->settings, give, m, err);
+	m->listener = listener_new(m->loop, m->proxy.site->settings, m->proxy.limits, give, m, err);
 	if (m->listener == NULL)
 		return -1;
 	log_info("walcrypt-proxy %s: %s, port %d%s%s", WALCRYPT_VERSION,
@@ -312,6 +333,7 @@ finish(struct master *m, int rc)
 	}
 	timelines_free(m->proxy.timelines);
 	site_unref(m->proxy.site);
+	limits_free(m->proxy.limits);
 	registry_destroy(&m->proxy.registry);
 	pthread_mutex_destroy(&m->proxy.mutex);
 	if (rc == 0)

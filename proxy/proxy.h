@@ -9,6 +9,7 @@
 
 #include "common/version.h"
 #include "keymgr/ledger.h"
+#include "proxy/limits.h"
 #include "proxy/registry.h"
 #include "proxy/site.h"
 #include "proxy/timelines.h"
@@ -22,6 +23,7 @@ struct proxy {
 	struct ledger *ledger;
 	struct timelines *timelines;
 	struct registry registry;
+	struct limits *limits;
 	struct worker **workers;
 	size_t nworkers;
 	time_t started;

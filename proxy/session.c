@@ -13,16 +13,18 @@
 
 #define BIT(state) (1u << (state))
 #define OUT (BIT(SESSION_CLOSING) | BIT(SESSION_CLOSED))
+/* client_login_timeout runs through these. */
+#define LOGIN (BIT(SESSION_STARTUP) | BIT(SESSION_TLS) | BIT(SESSION_AUTH))
 
 static const struct {
 	const char *name;
 	unsigned may_go;
-	double limit_s;   /* 0: none */
+	double limit_s;   /* 0: none; but for client_login_timeout */
 	const char *late; /* what is said when the limit is over */
 } states[] = {
-    [SESSION_STARTUP] = {"startup", BIT(SESSION_TLS) | BIT(SESSION_AUTH) | OUT, 60, "no startup packet came in time"},
-    [SESSION_TLS] = {"tls", BIT(SESSION_STARTUP) | OUT, 60, "the TLS handshake took too long"},
-    [SESSION_AUTH] = {"auth", BIT(SESSION_CONNECTING) | BIT(SESSION_READY) | OUT, 60,
+    [SESSION_STARTUP] = {"startup", BIT(SESSION_TLS) | BIT(SESSION_AUTH) | OUT, 0, "no startup packet came in time"},
+    [SESSION_TLS] = {"tls", BIT(SESSION_STARTUP) | OUT, 0, "the TLS handshake took too long"},
+    [SESSION_AUTH] = {"auth", BIT(SESSION_CONNECTING) | BIT(SESSION_READY) | OUT, 0,
                       "the authentication took too long"},
     [SESSION_CONNECTING] = {"connecting", BIT(SESSION_READY) | OUT, 0, NULL},
     [SESSION_READY] = {"ready", BIT(SESSION_COMMAND) | OUT, 0, NULL},
@@ -38,7 +40,7 @@ static void
 rearm(struct session *s)
 {
 	bool read = s->state != SESSION_CLOSED && message_reader_pending(&s->in) < SESSION_IN_HIGH;
-	bool write = s->state != SESSION_CLOSED && buffer_len(&s->out) > 0;
+	bool write = s->state != SESSION_CLOSED && (buffer_len(&s->out) > 0 || s->channel.wants_write);
 
 	if (read)
 		ev_io_start(s->loop, &s->readable);
@@ -60,7 +62,12 @@ session_move(struct session *s, enum session_state to)
 	log_debug("session %u: %s -> %s", s->card.id, states[s->state].name, states[to].name);
 	s->state = to;
 	s->card.state = states[to].name;
-	ev_timer_stop(s->loop, &s->limit);
+	if ((BIT(to) & LOGIN) == 0) {
+		ev_timer_stop(s->loop, &s->limit);
+		if (s->counted)
+			limits_leave(s->proxy->limits, &s->peer);
+		s->counted = false;
+	}
 	if (states[to].limit_s > 0) {
 		ev_timer_set(&s->limit, states[to].limit_s, 0.);
 		ev_timer_start(s->loop, &s->limit);
@@ -117,6 +124,11 @@ session_drop(struct session *s, const struct err *why)
 		return;
 	snprintf(context, sizeof(context), "session %u (%s)", s->card.id, whose(s));
 	log_err(strcmp(why->sqlstate, "57P01") == 0 ? LOG_INFO : LOG_WARNING, why, context);
+	/* before TLS stands nothing can be told */
+	if (s->channel.ssl != NULL && !s->channel.encrypted) {
+		session_close(s, NULL);
+		return;
+	}
 	/* a message that was being built is taken back by its builder; what is whole goes out before the reason */
 	(void)buffer_check(&s->out, &full);
 	session_move(s, SESSION_CLOSING);
@@ -167,6 +179,14 @@ session_pause(struct session *s)
 	return s->up_paused;
 }
 
+static const char *
+io_error(const struct session *s)
+{
+	if (errno == EPROTO)
+		return s->channel.why;
+	return errno == EPIPE || errno == ECONNRESET ? "the client has gone" : strerror(errno);
+}
+
 /* One write: what does not go out now waits for the socket, and others have their turn. */
 static void
 write_out(struct session *s)
@@ -175,12 +195,12 @@ write_out(struct session *s)
 
 	if (buffer_len(&s->out) == 0)
 		return;
-	n = send(s->fd, buffer_data(&s->out), buffer_len(&s->out), MSG_NOSIGNAL);
+	n = channel_write(&s->channel, buffer_data(&s->out), buffer_len(&s->out));
 	if (n > 0) {
 		buffer_consume(&s->out, (size_t)n);
 		s->card.to_downstream += (uint64_t)n;
-	} else if (n < 0 && errno != EAGAIN && errno != EINTR)
-		session_close(s, errno == EPIPE || errno == ECONNRESET ? "the client has gone" : strerror(errno));
+	} else if (n <= 0 && errno != EAGAIN && errno != EINTR)
+		session_close(s, io_error(s));
 }
 
 /* The client has been told why: half a close, so that the kernel does not take the message back with a reset. */
@@ -188,7 +208,7 @@ static void
 farewell(struct session *s)
 {
 	if (s->state == SESSION_CLOSING && buffer_len(&s->out) == 0)
-		shutdown(s->fd, SHUT_WR);
+		channel_farewell(&s->channel);
 }
 
 static void
@@ -216,7 +236,7 @@ read_in(struct session *s)
 		session_drop(s, &err);
 		return;
 	}
-	n = recv(s->fd, room, len, 0);
+	n = channel_read(&s->channel, room, len);
 	s->silence.client = ev_now(s->loop);
 	if (n > 0 && s->state != SESSION_CLOSING)
 		message_reader_filled(&s->in, (size_t)n);
@@ -224,7 +244,48 @@ read_in(struct session *s)
 		session_close(s, s->state == SESSION_STARTUP && message_reader_pending(&s->in) == 0 ? NULL
 		                                                                                    : "the client has gone");
 	else if (n < 0 && errno != EAGAIN && errno != EINTR)
-		session_close(s, errno == ECONNRESET ? "the client has gone" : strerror(errno));
+		session_close(s, io_error(s));
+	/* the socket says nothing of what TLS has taken from it already */
+	if (channel_pending(&s->channel))
+		worker_touch(s->worker, s);
+}
+
+/* The handshake's next step. What tells the client to begin it goes out first. */
+static void
+shake_hands(struct session *s)
+{
+	struct err err = {0};
+
+	if (s->channel.ssl == NULL) {
+		if (buffer_len(&s->out) > 0)
+			return;
+		if (channel_tls(&s->channel, s->site->tls, &err) != 0) {
+			session_drop(s, &err);
+			return;
+		}
+	}
+	switch (channel_handshake(&s->channel)) {
+	case 1:
+		greeting_encrypted(s);
+		break;
+	case -1: {
+		char why[200];
+
+		snprintf(why, sizeof(why), "the TLS handshake failed: %s", s->channel.why);
+		session_close(s, why);
+	}
+	}
+}
+
+/* PostgreSQL 17's clients may begin with TLS at once. */
+static bool
+begins_with_tls(struct session *s)
+{
+	uint8_t first;
+
+	return s->state == SESSION_STARTUP && s->channel.ssl == NULL && s->declined == 0 &&
+	       message_reader_pending(&s->in) == 0 && recv(s->channel.fd, &first, 1, MSG_PEEK) == 1 &&
+	       startup_is_tls(first);
 }
 
 static void
@@ -234,7 +295,12 @@ on_readable(struct ev_loop *loop, ev_io *w, int revents)
 
 	(void)loop;
 	(void)revents;
-	read_in(s);
+	if (begins_with_tls(s))
+		greeting_direct_tls(s);
+	if (s->state == SESSION_TLS)
+		shake_hands(s);
+	else
+		read_in(s);
 	session_process(s);
 }
 
@@ -245,6 +311,8 @@ takes_messages(const struct session *s)
 	case SESSION_STARTUP:
 	case SESSION_READY:
 		return true;
+	case SESSION_AUTH:
+		return auth_waits(s);
 	case SESSION_STREAM:
 	case SESSION_DRAIN:
 		return s->up == NULL || !upstream_blocked(s->up);
@@ -265,6 +333,8 @@ session_process(struct session *s)
 			greeting_message(s, &m);
 		else if (m.type == 'X')
 			session_close(s, "the client ended it");
+		else if (s->state == SESSION_AUTH)
+			auth_message(s, &m);
 		else if (s->state == SESSION_READY)
 			dispatch_message(s, &m);
 		else
@@ -293,30 +363,32 @@ on_limit(struct ev_loop *loop, ev_timer *w, int revents)
 }
 
 struct session *
-session_new(struct worker *worker, struct session **list, int fd, const char *peer)
+session_new(struct worker *worker, struct session **list, int fd, const struct peer *peer)
 {
 	struct session *s = calloc(1, sizeof(*s));
 
 	if (s == NULL) {
-		log_error("out of memory: a connection from %s is dropped", peer);
+		log_error("out of memory: a connection from %s is dropped", peer->text);
 		return NULL;
 	}
 	s->worker = worker;
 	s->proxy = worker_proxy(worker);
 	s->loop = worker_loop(worker);
 	s->site = proxy_site(s->proxy);
-	s->fd = fd;
+	s->peer = *peer;
+	s->counted = true;
+	channel_init(&s->channel, fd);
 	s->state = SESSION_STARTUP;
 	message_reader_init(&s->in);
 	buffer_init(&s->out, SESSION_OUT_MAX);
 	ev_io_init(&s->readable, on_readable, fd, EV_READ);
 	ev_io_init(&s->writable, on_writable, fd, EV_WRITE);
-	ev_timer_init(&s->limit, on_limit, states[SESSION_STARTUP].limit_s, 0.);
+	ev_timer_init(&s->limit, on_limit, s->site->settings->login_timeout_ms / 1000., 0.);
 	s->readable.data = s->writable.data = s->limit.data = s;
 	silence_init(s);
 	s->card.since = time(NULL);
 	s->card.state = states[SESSION_STARTUP].name;
-	snprintf(s->card.peer, sizeof(s->card.peer), "%s", peer);
+	snprintf(s->card.peer, sizeof(s->card.peer), "%s", peer->text);
 	registry_add(&s->proxy->registry, &s->card);
 	s->next = *list;
 	s->prev = list;
@@ -325,7 +397,7 @@ session_new(struct worker *worker, struct session **list, int fd, const char *pe
 	*list = s;
 	ev_timer_start(s->loop, &s->limit);
 	rearm(s);
-	log_debug("session %u: connection from %s", s->card.id, peer);
+	log_debug("session %u: connection from %s", s->card.id, peer->text);
 	return s;
 }
 
@@ -372,7 +444,8 @@ session_free(struct session *s)
 	message_reader_free(&s->in);
 	buffer_free(&s->out);
 	startup_free(&s->startup);
-	close(s->fd);
+	auth_free(s->auth);
+	channel_close(&s->channel);
 	site_unref(s->site);
 	free(s);
 }
@@ -384,6 +457,10 @@ session_settle(struct session *s)
 	upstream_free(s->buried);
 	s->buried = NULL;
 	write_out(s);
+	if (s->state == SESSION_TLS)
+		shake_hands(s);
+	else if (channel_pending(&s->channel) && ev_is_active(&s->readable))
+		read_in(s);
 	farewell(s);
 	if (s->up_paused && buffer_len(&s->out) < SESSION_OUT_LOW) {
 		s->up_paused = false;

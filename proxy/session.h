@@ -9,10 +9,11 @@
 
 struct session;
 struct worker;
+struct peer;
 
 /* Begin to serve fd, which is the session's then; NULL (logged) when that fails. *list is the worker's list of its
  * sessions. */
-struct session *session_new(struct worker *worker, struct session **list, int fd, const char *peer);
+struct session *session_new(struct worker *worker, struct session **list, int fd, const struct peer *peer);
 struct session *session_next(const struct session *s);
 /* Tell the client that the proxy stops, and end; fast: just end. */
 void session_stop(struct session *s, bool fast);

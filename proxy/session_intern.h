@@ -1,6 +1,7 @@
 /*
  * session_intern: the session for the files that make it up: session.c (state, I/O, the one way out), greeting.c (from
- * the first packet to ReadyForQuery), dispatch.c (commands), stream.c and backup.c (the two COPY streams), console.c.
+ * the first packet to ReadyForQuery), identify.c and auth.c (who it is, and the proof), dispatch.c (commands), stream.c
+ * and backup.c (the two COPY streams), console.c.
  *
  *   STARTUP -> TLS -> STARTUP                          a TLS handshake, when there is one
  *   STARTUP -> AUTH -> CONNECTING -> READY             AUTH -> READY on the console
@@ -13,7 +14,9 @@
 #include <ev.h>
 #include <postgresql/libpq-fe.h>
 
+#include "proxy/channel.h"
 #include "proxy/choice.h"
+#include "proxy/peer.h"
 #include "proxy/proxy.h"
 #include "proxy/session.h"
 #include "proxy/silence.h"
@@ -47,6 +50,7 @@ enum session_state {
 
 struct stream;
 struct backup;
+struct auth;
 
 /* What becomes of the upstream's answers now; the meaning is that of struct upstream_handler. */
 struct session_mode {
@@ -64,7 +68,10 @@ struct session {
 	struct site *site;
 	const struct site_node *node; /* NULL on the console */
 	bool console, admin;
-	int fd;
+	struct peer peer;
+	bool counted; /* by limits, until it has authenticated */
+	struct channel channel;
+	bool direct; /* TLS began without a request for it */
 	enum session_state state;
 	ev_io readable, writable;
 	ev_timer limit; /* of the present state */
@@ -72,6 +79,7 @@ struct session {
 	struct message_reader in;
 	struct buffer out;
 	unsigned declined; /* requests for encryption */
+	struct auth *auth;
 	struct startup startup;
 	struct card card;
 	struct choice *choice;
@@ -105,6 +113,30 @@ void session_process(struct session *s);
 
 /* greeting.c */
 void greeting_message(struct session *s, const struct message *m);
+/* The first byte is that of a TLS handshake. */
+void greeting_direct_tls(struct session *s);
+/* TLS stands. */
+void greeting_encrypted(struct session *s);
+/* The client is who it says. */
+void greeting_authenticated(struct session *s);
+
+/* identify.c */
+bool session_is_local(const struct session *s); /* through a Unix socket */
+/* What the connection is for, whoever it is. */
+int identify_purpose(struct session *s, struct err *err);
+/* Which node, profile or user of the console; -1: may not come in, which is told only after the authentication. */
+int identify_user(struct session *s, struct err *err);
+/* After the authentication: what the configuration has against this connection. */
+int identify_permit(const struct session *s, struct err *err);
+/* Is the command among those that its section allows? */
+int identify_command(const struct session *s, struct err *err);
+
+/* auth.c */
+/* refusal: what identify_user said against it; NULL: nothing. */
+void auth_begin(struct session *s, const struct err *refusal);
+void auth_message(struct session *s, const struct message *m);
+bool auth_waits(const struct session *s); /* for the client's next message */
+void auth_free(struct auth *a);           /* NULL allowed */
 
 /* dispatch.c */
 extern const struct upstream_handler session_upstream; /* what a session's upstream calls */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "keymgr/provider.h"
+#include "proxy/access.h"
 
 static int
 node_unlock(const struct site *site, struct site_node *node, struct err *err)
@@ -55,6 +56,9 @@ site_load(const char *conf_file, struct err *err)
 		if (site->nodes[i].settings->keyset != NULL && node_unlock(site, &site->nodes[i], err) != 0)
 			goto fail;
 	}
+	if (access_load(site->settings, &site->tls, &site->users, err) != 0 ||
+	    access_mock(site->settings, site->mock, err) != 0)
+		goto fail;
 	return site;
 fail:
 	site_unref(site);
@@ -79,6 +83,8 @@ site_unref(struct site *site)
 			keydir_files_free(&site->nodes[i].files);
 		}
 	free(site->nodes);
+	tls_free(site->tls);
+	userlist_free(site->users);
 	settings_free(site->settings);
 	free(site);
 }

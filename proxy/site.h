@@ -11,6 +11,8 @@
 #include "common/err.h"
 #include "common/settings.h"
 #include "keymgr/keydir.h"
+#include "proxy/tls.h"
+#include "replication/userlist.h"
 #include "walcrypt/keyset.h"
 
 struct site_node {
@@ -24,6 +26,9 @@ struct site {
 	atomic_int refs;
 	struct settings *settings;
 	struct site_node *nodes; /* settings->nnodes, in the file's order */
+	struct tls *tls;         /* NULL: client_tls_sslmode is disable */
+	struct userlist *users;  /* NULL: no auth_file */
+	uint8_t mock[VERIFIER_SECRET_LEN];
 };
 
 /* Would a start take it? Looks at what a configuration names, but fetches no key. */

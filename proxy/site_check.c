@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "proxy/access.h"
 #include "proxy/site.h"
 
 static int
@@ -136,6 +137,19 @@ check_sockets(const struct settings *s, struct err *err)
 	return check_folder(s, "unix_socket_dir", s->unix_socket_dir, err);
 }
 
+/* They are read for good after the keys; here only to see that they can be. */
+static int
+check_access(const struct settings *s, struct err *err)
+{
+	struct tls *tls;
+	struct userlist *users;
+	int rc = access_load(s, &tls, &users, err);
+
+	tls_free(tls);
+	userlist_free(users);
+	return rc;
+}
+
 int
 site_check(const struct settings *s, struct err *err)
 {
@@ -152,5 +166,5 @@ site_check(const struct settings *s, struct err *err)
 		if ((s->nodes[i].conninfo != NULL && check_conninfo(s, &s->nodes[i], err) != 0) ||
 		    (s->nodes[i].keyset != NULL && check_keyset(s, &s->nodes[i], err) != 0))
 			return -1;
-	return 0;
+	return check_access(s, err);
 }

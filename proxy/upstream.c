@@ -56,7 +56,7 @@ void
 upstream_asked(struct upstream *u)
 {
 	const struct upstream_question *q = &upstream_questions[u->asked];
-	struct upstream_answer answer = {u->name, u->conn, &u->facts};
+	struct upstream_answer answer = {u->name, u->conn, u->allow_plaintext, &u->facts};
 	PGresult *res = u->answer;
 	struct err err = {0};
 
@@ -137,7 +137,7 @@ static void
 on_connecting(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct upstream *u = w->data;
-	struct upstream_answer answer = {u->name, u->conn, &u->facts};
+	struct upstream_answer answer = {u->name, u->conn, u->allow_plaintext, &u->facts};
 	struct err err = {0};
 
 	(void)loop;
@@ -165,7 +165,7 @@ on_connecting(struct ev_loop *loop, ev_io *w, int revents)
 	if (PQsetnonblocking(u->conn, 1) != 0) {
 		upstream_error(u, &err, "could not talk to");
 		upstream_fail(u, &err);
-	} else if (upstream_check_version(&answer, &err) != 0)
+	} else if (upstream_check_way(&answer, &err) != 0 || upstream_check_version(&answer, &err) != 0)
 		upstream_fail(u, &err);
 	else
 		ask_next(u);
@@ -232,6 +232,7 @@ upstream_new(struct ev_loop *loop, const struct upstream_conf *conf, const struc
 	u->handler = handler;
 	u->owner = owner;
 	u->timeout_ms = conf->connect_timeout_ms;
+	u->allow_plaintext = conf->allow_plaintext;
 	ev_init(&u->read, on_connecting);
 	ev_init(&u->write, on_connecting);
 	ev_timer_init(&u->timer, on_timeout, conf->connect_timeout_ms / 1000.0, 0.);

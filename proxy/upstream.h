@@ -57,6 +57,7 @@ struct upstream_conf {
 	const char *application_name, *options; /* of the downstream; NULL: none */
 	int connect_timeout_ms;                 /* for connecting and asking */
 	int tcp_keepalive_s;                    /* 0: the system's */
+	bool allow_plaintext;                   /* it may be across a network without TLS */
 };
 
 /* Begin to connect. NULL with err set when it fails at once; the handler is not called before this returns. */

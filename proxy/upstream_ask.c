@@ -1,9 +1,11 @@
 /* upstream_ask: what a server must be, to be an upstream. */
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/address.h"
 #include "proxy/upstream_ask.h"
 #include "walcrypt/pgfile.h"
 
@@ -105,6 +107,26 @@ const struct upstream_question upstream_questions[] = {
     {"IDENTIFY_SYSTEM", 0, take_system},
 };
 const size_t upstream_nquestions = sizeof(upstream_questions) / sizeof(upstream_questions[0]);
+
+int
+upstream_check_way(struct upstream_answer *a, struct err *err)
+{
+	struct sockaddr_storage addr = {0};
+	socklen_t len = sizeof(addr);
+	char text[ADDRESS_TEXT_LEN];
+
+	if (a->allow_plaintext || PQsslInUse(a->conn))
+		return 0;
+	if (getpeername(PQsocket(a->conn), (struct sockaddr *)&addr, &len) != 0)
+		return err_os(err, errno, "could not see where upstream \"%s\" is", a->name);
+	if (addr.ss_family == AF_UNIX || address_is_loopback((struct sockaddr *)&addr))
+		return 0;
+	address_text((struct sockaddr *)&addr, text, sizeof(text));
+	err_set(err, ERR_REFUSED, "the connection to upstream \"%s\" has no TLS", a->name);
+	err_sqlstate(err, "08001");
+	err_detail(err, "What it sends would cross the network from %s in clear.", text);
+	return err_hint(err, "Set sslmode=verify-full in its conninfo, or allow_plaintext = on in its section.");
+}
 
 int
 upstream_check_version(struct upstream_answer *a, struct err *err)

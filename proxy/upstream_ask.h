@@ -10,6 +10,7 @@
 struct upstream_answer {
 	const char *name; /* of the node */
 	PGconn *conn;
+	bool allow_plaintext;
 	struct upstream_facts *facts; /* filled */
 };
 
@@ -22,7 +23,9 @@ struct upstream_question {
 extern const struct upstream_question upstream_questions[];
 extern const size_t upstream_nquestions;
 
-/* Before the questions: the version that the server has told at the start. */
+/* Before the questions: the way to it (without allow_plaintext TLS, unless it is this machine), and the version that it
+ * has told at the start. */
+int upstream_check_way(struct upstream_answer *a, struct err *err);
 int upstream_check_version(struct upstream_answer *a, struct err *err);
 
 #endif

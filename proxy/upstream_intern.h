@@ -37,6 +37,7 @@ struct upstream {
 	size_t unread;  /* bytes received since the last whole message, about */
 	int timeout_ms;
 	ev_tstamp heard;
+	bool allow_plaintext;
 };
 
 /* upstream.c */

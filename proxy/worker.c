@@ -11,7 +11,7 @@
 struct arrival {
 	struct arrival *next;
 	int fd;
-	char peer[80];
+	struct peer peer;
 };
 
 struct worker {
@@ -44,7 +44,8 @@ on_wake(struct ev_loop *loop, ev_async *a, int revents)
 	while (list != NULL) {
 		struct arrival *next = list->next;
 
-		if (stop != 0 || session_new(w, &w->sessions, list->fd, list->peer) == NULL) {
+		if (stop != 0 || session_new(w, &w->sessions, list->fd, &list->peer) == NULL) {
+			limits_leave(w->proxy->limits, &list->peer);
 			close(list->fd);
 			w->load--;
 		}
@@ -130,17 +131,18 @@ worker_new(struct proxy *proxy, unsigned number, struct err *err)
 }
 
 void
-worker_give(struct worker *w, int fd, const char *peer)
+worker_give(struct worker *w, int fd, const struct peer *peer)
 {
 	struct arrival *a = calloc(1, sizeof(*a));
 
 	if (a == NULL) {
-		log_error("out of memory: a connection from %s is dropped", peer);
+		log_error("out of memory: a connection from %s is dropped", peer->text);
+		limits_leave(w->proxy->limits, peer);
 		close(fd);
 		return;
 	}
 	a->fd = fd;
-	snprintf(a->peer, sizeof(a->peer), "%s", peer);
+	a->peer = *peer;
 	w->load++;
 	pthread_mutex_lock(&w->mutex);
 	a->next = w->arrivals;

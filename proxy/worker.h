@@ -5,6 +5,7 @@
 #include <ev.h>
 
 #include "common/err.h"
+#include "proxy/peer.h"
 #include "proxy/proxy.h"
 
 struct session;
@@ -13,8 +14,9 @@ struct worker;
 
 /* Start the thread. NULL with err set on failure. */
 struct worker *worker_new(struct proxy *proxy, unsigned number, struct err *err);
-/* Hand a connection over (any thread). The descriptor is the worker's from now on, success or not. */
-void worker_give(struct worker *w, int fd, const char *peer);
+/* Hand a connection over (any thread), that limits_enter has let in. The descriptor is the worker's from now on,
+ * success or not. */
+void worker_give(struct worker *w, int fd, const struct peer *peer);
 /* How many sessions it has, for choosing the least busy. */
 size_t worker_load(const struct worker *w);
 /* Tell it to end its sessions and then itself (any thread). fast: without waiting for the clients to be told. */

@@ -319,7 +319,7 @@ use PostgreSQL::Test::Utils;
 my $serial = 0;
 my @running;
 
-# nodes => { name => { conninfo, keyset, profile } }; settings => { name => value } for [walcrypt]; dir, kek to reuse another's.
+# nodes => { name => { conninfo, keyset, profile } }; listens => { name => { listen_port ... } }; settings => { name => value } for [walcrypt]; dir, kek to reuse another's.
 sub new
 {
 	my ($class, %params) = @_;
@@ -329,7 +329,7 @@ sub new
 	my $sockets = File::Temp::tempdir('wcpXXXXXX', TMPDIR => 1, CLEANUP => 1);
 	my $self = bless {
 		dir => $dir, sockets => $sockets, port => PostgreSQL::Test::Cluster::get_free_port(),
-		kek => $params{kek} // Walcrypt::kek_file("$dir/kek"), nodes => $params{nodes} // {}, settings => $params{settings} // {},
+		kek => $params{kek} // Walcrypt::kek_file("$dir/kek"), nodes => $params{nodes} // {}, settings => $params{settings} // {}, listens => $params{listens} // {},
 		logfile => "$PostgreSQL::Test::Utils::log_path/${test}_proxy" . ($serial > 1 ? $serial : '') . '.log',
 	}, $class;
 	mkdir "$dir/keystore", 0700;
@@ -346,6 +346,7 @@ sub port     { return $_[0]{port}; }
 sub host     { return $_[0]{sockets}; }
 sub pid      { return $_[0]{pid}; }
 sub kek_uri  { return "file:$_[0]{kek}"; }
+sub tcp      { my ($self, $user) = @_; return "host=127.0.0.1 port=$self->{port} user=$user"; }
 sub connstr  { my ($self, $user) = @_; return "host=$self->{sockets} port=$self->{port} user=$user"; }
 
 sub write_conf
@@ -365,9 +366,25 @@ sub write_conf
 		$node{kek} //= 'site' if $node{keyset} ne 'none';
 		print $f "\n[$kind $name]\n", map { "$_ = $node{$_}\n" } sort keys %node;
 	}
+	for my $name (sort keys %{ $self->{listens} }) {
+		my %listen = %{ $self->{listens}{$name} };
+		print $f "\n[listen $name]\n", map { "$_ = $listen{$_}\n" } sort keys %listen;
+	}
 	close $f;
 	umask($umask);
 	return;
+}
+
+# A file of users: name => verifier.
+sub write_users
+{
+	my ($self, %users) = @_;
+	my $umask = umask(077);
+	open(my $f, '>', "$self->{dir}/users") or die "$self->{dir}/users: $!";
+	print $f map { my $name = $_; $name =~ s/"/""/g; "\"$name\" \"$users{$_}\"\n" } sort keys %users;
+	close $f;
+	umask($umask);
+	return "$self->{dir}/users";
 }
 
 # Make a keyset for each name; the configured primary must be running (or pass --system-identifier).

@@ -81,7 +81,7 @@ my @rows = (
 	[ { sockets => 'timeout = 5s' }, 2, 3, 'unknown setting "timeout" in [walcrypt]', 'It belongs into [kek].' ],
 	[ { sockets => 'color = red' }, 2, 3, 'unknown setting "color" in [walcrypt]', 'docs/configuration.md lists them all.' ],
 	[ { listen_port => 'listen_port = many' }, 2, 2, 'listen_port = "many" is not a number', 'It lies between 0 and 65535.' ],
-	[ { listen_port => 'listen_port = 1', sockets => 'listen_addr = 10.0.0.1' }, 2, 3, 'listen_addr 10.0.0.1 with auth_type = trust would let anybody in', 'Listen on 127.0.0.1, ::1 or localhost, or set listen_port = 0 and use unix_socket_dir.' ],
+	[ { listen_port => 'listen_port = 1', sockets => 'listen_addr = 10.0.0.1' }, 2, 3, 'listen_addr 10.0.0.1 with auth_type = trust would let anybody in', 'Listen on 127.0.0.1, ::1, localhost or a Unix socket, or set auth_type = scram-sha-256.' ],
 	[ { sockets => undef }, 2, 2, 'listen_port is 0 and unix_socket_dir is not set: nothing to listen on', undef ],
 	[ { auth => 'auth_type trust' }, 2, 4, 'line is neither a [section], a comment nor name = value', undef ],
 );

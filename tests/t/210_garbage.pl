@@ -189,7 +189,7 @@ my @streams = (
 	[ 'WAL with a gap', sub { $_[0]->send('d', xlog(0x3000000, substr(page(0x3000000), 0, 40))); $_[0]->send('d', xlog(0x3004000, page(0x3004000))) }, qr/0\/3004000/ ],
 	[ 'WAL of another cluster', sub { $_[0]->send('d', xlog(0x3000000, page(0x3000000, system => 1))) }, qr/another cluster/ ],
 	[ 'WAL of a later timeline', sub { $_[0]->send('d', xlog(0x3000000, page(0x3000000, tli => 5))) }, qr/another timeline/ ],
-	[ 'WAL that is encrypted already', sub { $_[0]->send('d', xlog(0x3000000, page(0x3000000, info => 0x8102, pad => 77))) }, qr/is encrypted.*plaintext upstreams/s ],
+	[ 'WAL that is encrypted already', sub { $_[0]->send('d', xlog(0x3000000, page(0x3000000, info => 0x8102, pad => 77))) }, qr/is encrypted.*Give the upstream.s node its keyset/s ],
 	[ 'WAL that wraps', sub { $_[0]->send('d', xlog(~7, 'x' x 100)) }, qr/"red"/ ],
 	[ 'a message of 100 MB', sub { $_[0]->raw('d' . pack('N', 100 << 20)); $_[0]->raw('x' x 65536) || return for 1 .. 1600; }, qr/message of more than/ ],
 	[ 'a negative length', sub { $_[0]->raw("d\xff\xff\xff\x00"); }, qr/upstream "red"/ ],

@@ -7,6 +7,8 @@
 #include "tests/unit/tap.h"
 
 #define MAIN "[walcrypt]\nauth_type = trust\nkeystore = ks\n"
+#define SCRAM "[walcrypt]\nauth_type = scram-sha-256\nauth_file = users\nkeystore = ks\n"
+#define TLS "client_tls_cert_file = c\nclient_tls_key_file = k\n"
 #define KEK "[kek site]\nuri = file:kek\n"
 
 static struct settings *
@@ -93,7 +95,21 @@ refused(void)
 	} rows[] = {
 	    {"[walcrypt]\nkeystore = /k\n", "ini:1: auth_type is not set"},
 	    {"[walcrypt]\nauth_type = trust\n", "ini:1: keystore is not set"},
-	    {"[walcrypt]\nauth_type = scram-sha-256\nkeystore = /k\n", "ini:2: auth_type \"scram-sha-256\" is not known"},
+	    {"[walcrypt]\nauth_type = scram-sha-256\nkeystore = /k\n", "ini:2: auth_type = scram-sha-256 needs auth_file"},
+	    {"[walcrypt]\nauth_type = md5\nkeystore = /k\n", "ini:2: auth_type \"md5\" is not one of"},
+	    {SCRAM "listen_addr = 0.0.0.0\nclient_tls_sslmode = on\n", "ini:6: client_tls_sslmode \"on\" is not one of"},
+	    {SCRAM "client_tls_sslmode = require\n", "needs client_tls_cert_file and client_tls_key_file"},
+	    {SCRAM TLS "client_tls_sslmode = verify-ca\n",
+	     "ini:7: client_tls_sslmode = verify-ca needs client_tls_ca_file"},
+	    {SCRAM TLS "client_tls_crl_file = r\n", "ini:7: client_tls_crl_file needs client_tls_ca_file"},
+	    {SCRAM TLS "client_tls_protocols = secure, tlsv1.1\n", "ini:7: client_tls_protocols has \"tlsv1.1\""},
+	    {"[walcrypt]\nauth_type = cert\nkeystore = /k\n", "ini:2: auth_type = cert needs TLS and client_tls_ca_file"},
+	    {MAIN "[node a]\nkeyset = none\nallow_addr = 10.0.0.0/8, ten\n", "ini:6: \"ten\" in allow_addr is no address"},
+	    {MAIN "[node a]\nkeyset = none\nallow_commands = backup, sql\n", "ini:6: allow_commands has \"sql\""},
+	    {MAIN "[listen a]\nlisten_port = 5\n", "ini:5: there is no node or profile \"a\""},
+	    {MAIN "[node a]\nkeyset = none\n[listen a]\n", "ini:6: [listen a] has no listen_port"},
+	    {MAIN "[node a]\nkeyset = none\n[listen a]\nlisten_port = 5\nlisten_addr = ::\n",
+	     "ini:8: listen_addr :: with auth_type = trust would let anybody in"},
 	    {MAIN "listen_addr = 0.0.0.0\n", "ini:4: listen_addr 0.0.0.0 with auth_type = trust would let anybody in"},
 	    {MAIN "listen_addr = 127.0.0.1.example.org\n", "would let anybody in"},
 	    {MAIN "listen_port = 0\n", "ini:4: listen_port is 0 and unix_socket_dir is not set: nothing to listen on"},
@@ -142,6 +158,37 @@ refused(void)
 	}
 }
 
+static void
+access_rules(void)
+{
+	struct err err;
+	struct settings *s = parse(SCRAM TLS "client_tls_sslmode = verify-full\nclient_tls_ca_file = ca\nlisten_addr = ::\n"
+	                                     "[node blue]\nkeyset = none\nallow_addr = 10.0.0.0/8, fd00::/8, local\n"
+	                                     "allow_commands = stream, slots\nclient_cn = a, b\nallow_plaintext = on\n"
+	                                     "[listen blue]\nlisten_port = 7000\nusers = replicator\n",
+	                           &err);
+
+	if (!ok(s != NULL, "scram-sha-256 listens anywhere"))
+		return;
+	is_int(s->auth, SETTINGS_SCRAM, "auth_type");
+	is_int(s->tls, SETTINGS_TLS_VERIFY_FULL, "client_tls_sslmode");
+	is_str(s->auth_file, "/etc/walcrypt/users", "auth_file");
+	is_str(s->client_tls_ca_file, "/etc/walcrypt/ca", "client_tls_ca_file");
+	is_int(s->login_timeout_ms, 60000, "client_login_timeout");
+	is_int(s->nodes[0].naddr, 3, "allow_addr");
+	is_int(s->nodes[0].commands, SETTINGS_STREAM | SETTINGS_SLOTS, "allow_commands");
+	is_str(s->nodes[0].client_cn[1], "b", "client_cn");
+	ok(s->nodes[0].allow_plaintext, "allow_plaintext");
+	is_int(s->listens[0].port, 7000, "[listen blue]");
+	is_str(s->listens[0].addr, "127.0.0.1", "its address");
+	is_str(s->listens[0].users[0], "replicator", "its users");
+	settings_free(s);
+	s = parse(MAIN "[profile p]\nkeyset = none\n", &err);
+	is_int(s->nodes[0].commands, 7, "all commands when not said otherwise");
+	ok(s->nodes[0].naddr == 0 && s->nodes[0].client_cn == NULL, "from anywhere");
+	settings_free(s);
+}
+
 static int
 parse_once(void *arg)
 {
@@ -163,6 +210,7 @@ main(void)
 
 	defaults();
 	values();
+	access_rules();
 	refused();
 	ok(failmalloc_each(parse_once, whole) > 20, "each allocation failing: reported, nothing leaked");
 	for (size_t i = 0; i < settings_noptions; i++)

@@ -9,6 +9,7 @@ use warnings;
 package Walcrypt::Wire;
 
 use IO::Select;
+use IO::Socket::INET;
 use IO::Socket::UNIX;
 use POSIX ();
 
@@ -18,6 +19,22 @@ sub connect
 	my $path = $proxy->host . '/.s.PGSQL.' . $proxy->port;
 	my $socket = IO::Socket::UNIX->new(Peer => $path) or die "$path: $!";
 	return bless { socket => $socket, in => '' }, $class;
+}
+
+# The same over TCP, to a port of loopback (default: the proxy's), or of another address.
+sub connect_tcp
+{
+	my ($class, $proxy, $port, $addr) = @_;
+	my $socket = IO::Socket::INET->new(PeerAddr => $addr // '127.0.0.1', PeerPort => $port // $proxy->port) or die "port: $!";
+	return bless { socket => $socket, in => '' }, $class;
+}
+
+# TLS from here on; %how is IO::Socket::SSL's. False (and $IO::Socket::SSL::SSL_ERROR) when it comes to nothing.
+sub start_tls
+{
+	my ($self, %how) = @_;
+	require IO::Socket::SSL;
+	return IO::Socket::SSL->start_SSL($self->{socket}, SSL_verify_mode => IO::Socket::SSL::SSL_VERIFY_NONE(), Timeout => 20, %how);
 }
 
 sub raw { my ($self, $bytes) = @_; local $SIG{PIPE} = 'IGNORE'; return syswrite($self->{socket}, $bytes); }
@@ -35,7 +52,8 @@ sub startup
 sub more
 {
 	my ($self, $seconds) = @_;
-	return 0 unless IO::Select->new($self->{socket})->can_read($seconds // 20);
+	my $waits = $self->{socket}->can('pending') ? $self->{socket}->pending : 0;
+	return 0 unless $waits || IO::Select->new($self->{socket})->can_read($seconds // 20);
 	return sysread($self->{socket}, $self->{in}, 65536, length $self->{in}) ? 1 : 0;
 }
 
