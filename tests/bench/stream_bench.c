@@ -2,7 +2,7 @@
  * What a stream costs the proxy besides the system calls: GB/s of WAL, one core, in messages of 128 KiB as a walsender
  * that is behind sends them.
  *
- *   stream_bench [SECONDS]     one line each: NAME GB/s
+ *   stream_bench [SECONDS [NAME]]     one line each, or of one alone: NAME GB/s
  *
  * Rounds are interleaved and the median of each is shown, as by cipher_bench.
  */
@@ -246,6 +246,8 @@ main(int argc, char **argv)
 		for (size_t i = 0; i < N; i++) {
 			double from = now();
 
+			if (argc > 2 && strcmp(argv[2], what[i].name) != 0)
+				continue;
 			if (what[i].run() != 0) {
 				fprintf(stderr, "stream_bench: %s failed: %s\n", what[i].name, err.text);
 				return 1;
@@ -254,6 +256,8 @@ main(int argc, char **argv)
 				what[i].rate[what[i].n++] = WAL_LEN / (now() - from) / 1e9;
 		}
 	for (size_t i = 0; i < N; i++) {
+		if (what[i].n == 0)
+			continue;
 		qsort(what[i].rate, what[i].n, sizeof(double), by_rate);
 		printf("%s %.2f GB/s\n", what[i].name, what[i].rate[what[i].n / 2]);
 	}
