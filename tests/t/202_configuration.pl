@@ -104,4 +104,17 @@ close $f;
 ($rc, $out, $err) = test('-t', '-c', $conf);
 is($rc, 2, 'a file without [walcrypt] is none of the proxy\'s');
 like($err, qr/^FATAL:  "\Q$conf\E" has no \[walcrypt\] section$/m, 'and it is said');
+
+# a proxy that was started with a relative name
+my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => 'host=127.0.0.1 port=1' } });
+my ($folder, $name) = $proxy->conf =~ m{^(.*)/([^/]+)$};
+$proxy->start(wrapper => [ 'sh', '-c', "cd '$folder' && exec \"\$1\" -c $name", 'sh' ]);
+my $full = Cwd::realpath($proxy->conf);
+like($proxy->console('SHOW STATUS'), qr/^config_file\|\Q$full\E$/m, 'the console shows its full name');
+like($proxy->console('SHOW CONFIG'), qr/^keystore\|\Q@{[ Cwd::realpath($proxy->keystore) ]}\E\|/m, 'and full paths');
+my $at = $proxy->log_size;
+kill('HUP', $proxy->pid);
+wait_for_file_line($proxy->logfile, qr/reloaded/, $at);
+ok(1, 'it reads it again');
+$proxy->stop;
 done_testing();
