@@ -82,7 +82,7 @@ scan_middle(void)
 }
 
 static int
-record(void)
+record(size_t message)
 {
 	struct ledger_place place;
 	struct ledger_trace *t;
@@ -95,10 +95,22 @@ record(void)
 	    (t = ledger_trace_new(ledger, &line, &place, &key, WALMAKE_SEGMENT, &err)) == NULL)
 		return -1;
 	rc = 0;
-	for (size_t i = 0; rc == 0 && i < WAL_LEN; i += MESSAGE)
-		rc = ledger_trace_record(t, middle.start + i, middle.data + i, MESSAGE, &err);
+	for (size_t i = 0; rc == 0 && i < WAL_LEN; i += message)
+		rc = ledger_trace_record(t, middle.start + i, middle.data + i, message, &err);
 	ledger_trace_free(t);
 	return rc;
+}
+
+static int
+record_large(void)
+{
+	return record(MESSAGE);
+}
+
+static int
+record_small(void)
+{
+	return record(512);
 }
 
 static int
@@ -173,7 +185,8 @@ static struct {
     {.name = "crc32c-8192", .run = crc_page},
     {.name = "scan-records-80", .run = scan_small},
     {.name = "scan-records-330", .run = scan_middle},
-    {.name = "ledger", .run = record},
+    {.name = "ledger", .run = record_large},
+    {.name = "ledger-messages-512", .run = record_small}, /* as many small commits give */
     {.name = "stream-cipher", .run = stream_cipher},
     {.name = "stream-cipher-scan", .run = stream_all},
 };
