@@ -54,12 +54,12 @@ packages:
 $(B)/bin/walcrypt-proxy: $(PROXY) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lev -lpq -lssl -lcrypto -ljansson -lisal
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lev -lpq -lcurl -lssl -lcrypto -ljansson -lisal
 
 $(B)/bin/walcrypt-ctl: $(CTL) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lpq -lcrypto -ljansson -lisal
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lpq -lcurl -lcrypto -ljansson -lisal
 
 # A private libcrypto with hidden symbols: a server that brings another OpenSSL must not meet ours.
 $(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(COMMON) storage/exports.map
@@ -73,7 +73,7 @@ WRAP := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc strdup strndup se
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ -lcrypto -ljansson -lisal
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ -lcurl -lcrypto -ljansson -lisal
 
 $(B)/tests/%: $(B)/obj/tests/bench/%.o $(B)/obj/tests/unit/walmake.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
@@ -97,7 +97,7 @@ fuzzers: $(FUZZ)
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address -o $@ $^ -lcrypto -ljansson -lisal
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address -o $@ $^ -lcurl -lcrypto -ljansson -lisal
 
 demo:
 	@scripts/packages demo

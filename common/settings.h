@@ -21,6 +21,7 @@
 struct settings_kek { /* [kek NAME] */
 	char *name, *uri;
 	int timeout_ms;
+	char *token_file, *ca_file, *cert_file, *key_file, *vault_namespace; /* of servers; NULL: not set */
 };
 
 struct settings_node { /* [node NAME] or [profile NAME] */

@@ -137,8 +137,7 @@ source_find(struct source *s, const char *config, const char *kek, const char *d
 		goto fail;
 	}
 	s->section = section->name;
-	s->conf.uri = section->uri;
-	s->conf.timeout_ms = section->timeout_ms;
+	kek_conf_set(&s->conf, section);
 	if (kek_check(&s->conf, err) != 0)
 		goto fail;
 	kek_reference(&s->conf, s->reference, sizeof(s->reference));

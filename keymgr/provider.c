@@ -4,24 +4,25 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/settings.h"
 #include "keymgr/provider_scheme.h"
 #include "walcrypt/random.h"
 #include "walcrypt/secmem.h"
 
 #define KEK_HEX_LEN (2 * KEK_LEN)
 
-static const struct provider_scheme *const schemes[] = {&provider_file, &provider_command};
+static const struct provider_scheme *const schemes[] = {&provider_file, &provider_command, &provider_vault_kv};
 
 static const struct provider_scheme *
 scheme_of(const struct kek_conf *conf, const char **rest, struct err *err)
 {
 	const char *colon = strchr(conf->uri, ':');
+	size_t len = strcspn(conf->uri, ":+"); /* scheme+http: is the scheme's business */
 
 	for (size_t i = 0; colon != NULL && i < sizeof(schemes) / sizeof(schemes[0]); i++)
-		if (strlen(schemes[i]->name) == (size_t)(colon - conf->uri) &&
-		    strncmp(schemes[i]->name, conf->uri, (size_t)(colon - conf->uri)) == 0) {
-			*rest = colon + 1;
-			if (**rest != '\0')
+		if (strlen(schemes[i]->name) == len && strncmp(schemes[i]->name, conf->uri, len) == 0) {
+			*rest = conf->uri[len] == '+' ? conf->uri + len : colon + 1;
+			if (colon[1] != '\0')
 				return schemes[i];
 			err_set(err, ERR_USAGE, "key provider \"%s\" names no source after the colon", conf->uri);
 			return NULL;
@@ -32,8 +33,20 @@ scheme_of(const struct kek_conf *conf, const char **rest, struct err *err)
 	else
 		err_set(err, ERR_USAGE, "key provider \"%.*s\" is not known",
 		        (int)(colon - conf->uri > 32 ? 32 : colon - conf->uri), conf->uri);
-	err_hint(err, "Known are file:PATH and command:COMMAND.");
+	err_hint(err, "Known are file:PATH, command:COMMAND and vault-kv://HOST:PORT/PATH.");
 	return NULL;
+}
+
+void
+kek_conf_set(struct kek_conf *conf, const struct settings_kek *section)
+{
+	conf->uri = section->uri;
+	conf->timeout_ms = section->timeout_ms;
+	conf->token_file = section->token_file;
+	conf->ca_file = section->ca_file;
+	conf->cert_file = section->cert_file;
+	conf->key_file = section->key_file;
+	conf->vault_namespace = section->vault_namespace;
 }
 
 bool
@@ -92,12 +105,13 @@ fail:
 int
 kek_check(const struct kek_conf *conf, struct err *err)
 {
+	const struct provider_scheme *scheme;
 	const char *rest;
 
-	if (scheme_of(conf, &rest, err) == NULL)
+	if ((scheme = scheme_of(conf, &rest, err)) == NULL)
 		return -1;
 	if (!provider_holds_key(rest))
-		return 0;
+		return scheme->check != NULL ? scheme->check(rest, err) : 0;
 	err_set(err, ERR_REFUSED, "key provider holds 64 hexadecimal digits: a cluster key does not belong there");
 	return err_hint(
 	    err, "Everybody on the machine can read options and environments. Keep the key where the provider fetches "

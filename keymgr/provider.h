@@ -2,8 +2,10 @@
  * provider: where a cluster key (KEK) comes from, behind one small interface. A provider is named by a URI:
  *   file:/path            64 hex digits in a file of mode 0600 or stricter (0640 when owned by root), owned by us or
  * root command:COMMAND       CFE's contract: run by the shell, first line of stdout holds 64 hex digits (or
- * encryptionkey=<hex>), exit status 0; %d key directory, %p prompt, %R descriptor of the terminal, %% percent Calls
- * block until their deadline, so they are never made on an event loop, under a lock or on a data path.
+ * encryptionkey=<hex>), exit status 0; %d key directory, %p prompt, %R descriptor of the terminal, %% percent
+ *   vault-kv://HOST:PORT/PATH        a secret of a KV engine, version 1 or 2, in HashiCorp Vault or OpenBao
+ *   vault-transit://HOST:PORT/MOUNT/KEY   the cluster key lies in the key directory, wrapped by a key of a transit
+ * engine Calls block until their deadline, so they are never made on an event loop, under a lock or on a data path.
  */
 #ifndef KEYMGR_PROVIDER_H
 #define KEYMGR_PROVIDER_H
@@ -25,7 +27,13 @@ struct kek_conf {
 	int timeout_ms;      /* 0: the default, 30 s */
 	const char *key_dir; /* what %d becomes; the directory that holds the .wkey files */
 	int terminal_fd;     /* what %R becomes; -1: opens /dev/tty when needed */
+	/* of servers; NULL: not given. The URI may say them too, and then does. */
+	const char *token_file, *ca_file, *cert_file, *key_file, *vault_namespace;
 };
+
+struct settings_kek;
+/* What a [kek] section says; its strings are lent. */
+void kek_conf_set(struct kek_conf *conf, const struct settings_kek *section);
 
 /* struct kek in secmem; free with kek_free. ERR_UNREACHABLE (provider failed, timed out), ERR_USAGE (URI), ERR_REFUSED
  * (file mode, key in the command). */

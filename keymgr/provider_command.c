@@ -126,4 +126,4 @@ command_fetch(const char *command, const struct kek_conf *conf, struct kek *kek,
 	return result;
 }
 
-const struct provider_scheme provider_command = {"command", command_fetch, NULL};
+const struct provider_scheme provider_command = {"command", NULL, command_fetch, NULL};

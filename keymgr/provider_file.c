@@ -94,4 +94,4 @@ file_create(const char *path, const struct kek_conf *conf, const struct kek *kek
 	return result;
 }
 
-const struct provider_scheme provider_file = {"file", file_fetch, file_create};
+const struct provider_scheme provider_file = {"file", NULL, file_fetch, file_create};

@@ -13,13 +13,15 @@
 
 struct provider_scheme {
 	const char *name; /* what stands before the colon */
-	/* Fill kek (in secure memory, zeroed) by the deadline. rest: the URI after the colon. */
+	/* Is rest, the URI after the colon, well-formed? NULL: whatever it is. */
+	int (*check)(const char *rest, struct err *err);
+	/* Fill kek (in secure memory, zeroed) by the deadline. */
 	int (*fetch)(const char *rest, const struct kek_conf *conf, struct kek *kek, struct err *err);
 	/* Store this new key; NULL: it cannot. */
 	int (*create)(const char *rest, const struct kek_conf *conf, const struct kek *kek, struct err *err);
 };
 
-extern const struct provider_scheme provider_file, provider_command;
+extern const struct provider_scheme provider_file, provider_command, provider_vault_kv;
 
 /*
  * The cluster key in text[0..len): its first line must be 64 hex digits (blanks between them tolerated, as CFE does),

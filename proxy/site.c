@@ -18,8 +18,7 @@ node_unlock(const struct site *site, struct site_node *node, struct err *err)
 
 	snprintf(path, sizeof(path), "%s/%s", site->settings->keystore, node->settings->keyset);
 	snprintf(live, sizeof(live), "%.*s/live", PATH_MAX - 6, path);
-	conf.uri = kek_settings->uri;
-	conf.timeout_ms = kek_settings->timeout_ms;
+	kek_conf_set(&conf, kek_settings);
 	if ((kek = kek_fetch(&conf, err)) == NULL)
 		return err_context(err, "cluster key \"%s\"", kek_settings->name);
 	node->keyset = keydir_open(path, kek, err);

@@ -35,8 +35,6 @@ void secmem_enter(void);
 void secmem_leave(void);
 /* Bytes handed out now: 0 at the end of a program that freed all its keys (tests look). */
 size_t secmem_used(void);
-/* Are the bytes equal? Takes the same time wherever they differ. */
-bool secmem_equal(const void *a, const void *b, size_t len);
 /* Wipe len bytes in a way that the compiler keeps. */
 void secmem_wipe(void *p, size_t len);
 /* Are len bytes the same? In a time that does not tell where they differ: for keys and authentication codes. */

@@ -1,0 +1,227 @@
+/*
+ * provider_vault_kv: the cluster key as a secret of a KV engine: member "key", 64 hex digits.
+ *
+ * Which engine the path belongs to and whether it keeps versions is asked from sys/internal/ui/mounts, which any token
+ * may ask about its own paths (it is what the vault program does). Version 2 makes a secret only where there is none
+ * (check-and-set 0); version 1 cannot, so there two who make it at once are found out by reading it again. Only status
+ * 404 without a trace of the secret means that it is not there: a deleted version is an error, never made anew.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/http.h"
+#include "keymgr/provider_scheme.h"
+#include "keymgr/vault.h"
+#include "walcrypt/secmem.h"
+
+#define MEMBER "key"
+
+struct engine {
+	char mount[VAULT_PATH_MAX]; /* with its slash */
+	const char *name;           /* of the secret, behind the mount */
+	bool versions;
+};
+
+static int
+engine_find(struct vault *v, struct engine *e, struct err *err)
+{
+	char escaped[3 * VAULT_PATH_MAX], path[3 * VAULT_PATH_MAX + 64];
+	const char *mount, *type, *version;
+	json_t *reply = NULL;
+	const json_t *data;
+	int result = -1;
+	long status;
+
+	if (http_escape_path(v->path, escaped, sizeof(escaped), err) != 0)
+		return -1;
+	snprintf(path, sizeof(path), "sys/internal/ui/mounts/%s", escaped);
+	if (vault_call(v, "GET", path, NULL, &status, &reply, NULL, err) != 0)
+		return -1;
+	data = json_object_get(reply, "data");
+	mount = json_string_value(json_object_get(data, "path"));
+	type = json_string_value(json_object_get(data, "type"));
+	version = json_string_value(json_object_get(json_object_get(data, "options"), "version"));
+	if (status == 404 || mount == NULL || type == NULL) {
+		err_set(err, ERR_FAILED, "\"%s\" has no secrets engine for \"%.100s\"", v->peer.host_port, v->path);
+		goto done;
+	}
+	if (strcmp(type, "kv") != 0 && strcmp(type, "generic") != 0) {
+		err_set(err, ERR_USAGE, "\"%.100s\" belongs to a secrets engine of type %.40s, not kv", v->path, type);
+		goto done;
+	}
+	if (strncmp(v->path, mount, strlen(mount)) != 0 || v->path[strlen(mount)] == '\0' ||
+	    strlen(mount) >= sizeof(e->mount)) {
+		err_set(err, ERR_USAGE, "\"%.100s\" names a secrets engine, not a secret", v->path);
+		goto done;
+	}
+	memcpy(e->mount, mount, strlen(mount) + 1);
+	e->name = v->path + strlen(mount);
+	e->versions = version != NULL && strcmp(version, "2") == 0;
+	if (!e->versions && v->version != NULL)
+		err_set(err, ERR_USAGE, "version=%s is given, but the engine of \"%.100s\" keeps no versions", v->version,
+		        v->path);
+	else
+		result = 0;
+done:
+	json_decref(reply);
+	return result;
+}
+
+static int
+secret_path(const struct vault *v, const struct engine *e, bool read, char *out, size_t out_len, struct err *err)
+{
+	char mount[3 * VAULT_PATH_MAX], name[3 * VAULT_PATH_MAX], plain[VAULT_PATH_MAX];
+	bool pinned = read && v->version != NULL;
+
+	snprintf(plain, sizeof(plain), "%.*s", (int)(strlen(e->mount) - 1), e->mount);
+	if (http_escape_path(plain, mount, sizeof(mount), err) != 0 ||
+	    http_escape_path(e->name, name, sizeof(name), err) != 0)
+		return -1;
+	if (pinned && (v->version[0] == '\0' || strspn(v->version, "0123456789") != strlen(v->version)))
+		return err_set(err, ERR_USAGE, "version \"%.40s\" is not a number", v->version);
+	if ((size_t)snprintf(out, out_len, "%s/%s%s%s%s", mount, e->versions ? "data/" : "", name,
+	                     pinned ? "?version=" : "", pinned ? v->version : "") >= out_len)
+		return err_set(err, ERR_USAGE, "key provider's path is too long");
+	return 0;
+}
+
+static int
+absent(const struct vault *v, const struct engine *e, const json_t *reply, struct err *err)
+{
+	if (e->versions && json_is_object(json_object_get(json_object_get(reply, "data"), "metadata"))) {
+		err_set(err, ERR_FAILED, "the secret \"%.100s\" was deleted from \"%s\"", v->path, v->peer.host_port);
+		return err_hint(err, "Undelete it (vault kv undelete), or name an older version: ?version=NUMBER.");
+	}
+	err_set(err, ERR_FAILED, "\"%s\" has no secret \"%.100s\"%s%.20s", v->peer.host_port, v->path,
+	        v->version != NULL ? " of version " : "", v->version != NULL ? v->version : "");
+	err->os_errno = ENOENT;
+	return -1;
+}
+
+static int
+secret_read(struct vault *v, const struct engine *e, struct kek *kek, struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX], what[256];
+	const json_t *data, *member;
+	json_t *reply = NULL;
+	int result = -1;
+	long status;
+
+	if (secret_path(v, e, true, path, sizeof(path), err) != 0 ||
+	    vault_call(v, "GET", path, NULL, &status, &reply, NULL, err) != 0)
+		return -1;
+	if (status == 404) {
+		absent(v, e, reply, err);
+		goto done;
+	}
+	data = json_object_get(reply, "data");
+	if (e->versions) {
+		json_int_t version = json_integer_value(json_object_get(json_object_get(data, "metadata"), "version"));
+
+		snprintf(kek->version, sizeof(kek->version), "%" JSON_INTEGER_FORMAT, version);
+		data = json_object_get(data, "data");
+	}
+	if ((member = json_object_get(data, MEMBER)) == NULL || !json_is_string(member)) {
+		err_set(err, ERR_FAILED, "the secret \"%.100s\" has no text member \"%s\"", v->path, MEMBER);
+		goto done;
+	}
+	snprintf(what, sizeof(what), "the secret \"%.100s\"", v->path);
+	result = provider_parse_key(json_string_value(member), json_string_length(member), false, what, kek, err);
+done:
+	json_decref(reply);
+	return result;
+}
+
+static int
+kv_fetch(const char *rest, const struct kek_conf *conf, struct kek *kek, struct err *err)
+{
+	struct engine e;
+	struct vault v;
+	int result = -1;
+
+	if (vault_open(&v, rest, conf, err) == 0 && engine_find(&v, &e, err) == 0)
+		result = secret_read(&v, &e, kek, err);
+	vault_close(&v);
+	return result;
+}
+
+static json_t *
+secret_json(const struct engine *e, const struct kek *kek)
+{
+	static const char digits[] = "0123456789abcdef";
+	char text[2 * KEK_LEN];
+	json_t *data;
+
+	for (size_t i = 0; i < KEK_LEN; i++) {
+		text[2 * i] = digits[kek->key[i] >> 4];
+		text[2 * i + 1] = digits[kek->key[i] & 15];
+	}
+	data = json_pack("{s:s%}", MEMBER, text, sizeof(text));
+	secmem_wipe(text, sizeof(text));
+	return e->versions ? json_pack("{s:{s:i}, s:o}", "options", "cas", 0, "data", data) : data;
+}
+
+/* Whose key is it now? A request that was sent twice may have met its own first copy. */
+static int
+secret_compare(struct vault *v, const struct engine *e, const struct kek *kek, struct err *err)
+{
+	struct kek *now = secmem_alloc(sizeof(*now), err);
+	int result = -1;
+
+	if (now == NULL || secret_read(v, e, now, err) != 0)
+		;
+	else if (secmem_equal(now->key, kek->key, KEK_LEN))
+		result = 0;
+	else {
+		err_set(err, ERR_REFUSED, "the secret \"%.100s\" exists already", v->path);
+		err_hint(err, "To use the key in it, leave --create-kek away.");
+	}
+	secmem_free(now);
+	return result;
+}
+
+static int
+kv_create(const char *rest, const struct kek_conf *conf, const struct kek *kek, struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX];
+	json_t *body = NULL, *reply = NULL;
+	struct kek *there = NULL;
+	struct engine e;
+	struct vault v;
+	int result = -1;
+	long status;
+
+	if (vault_open(&v, rest, conf, err) != 0 || engine_find(&v, &e, err) != 0 ||
+	    secret_path(&v, &e, false, path, sizeof(path), err) != 0)
+		goto done;
+	if (v.version != NULL) {
+		err_set(err, ERR_USAGE, "version= is given, but the secret is to be made");
+		goto done;
+	}
+	/* for engines without check-and-set, and for a clear word with the others */
+	if ((there = secmem_alloc(sizeof(*there), err)) == NULL)
+		goto done;
+	if (secret_read(&v, &e, there, err) == 0) {
+		err_set(err, ERR_REFUSED, "the secret \"%.100s\" exists already", v.path);
+		err_hint(err, "To use the key in it, leave --create-kek away.");
+		goto done;
+	}
+	if (err->os_errno != ENOENT)
+		goto done;
+	if ((body = secret_json(&e, kek)) == NULL) {
+		err_nomem(err);
+		goto done;
+	}
+	if (vault_call(&v, "POST", path, body, &status, &reply, NULL, err) != 0 && err->class != ERR_FAILED)
+		goto done;
+	result = secret_compare(&v, &e, kek, err);
+done:
+	json_decref(body);
+	json_decref(reply);
+	secmem_free(there);
+	vault_close(&v);
+	return result;
+}
+
+const struct provider_scheme provider_vault_kv = {"vault-kv", vault_check, kv_fetch, kv_create};

@@ -1,0 +1,164 @@
+# A real OpenBao server for the tests; or any Vault, by WALCRYPT_TEST_VAULT (http://127.0.0.1:8200) and WALCRYPT_TEST_VAULT_TOKEN_FILE.
+#
+#   my $vault = Walcrypt::Vault->new(name => 'dev');                     bao server -dev: KV 2 at secret/
+#   my $vault = Walcrypt::Vault->new(name => 'tls', tls => 1);           TLS, storage on disk, sealed and unsealed
+#   $vault->cli('kv', 'get', ...)                                        the server's own command line, as root
+package Walcrypt::Vault;
+
+use strict;
+use warnings;
+use IO::Socket::INET;
+use IPC::Run;
+use JSON::PP;
+use PostgreSQL::Test::Cluster ();
+use PostgreSQL::Test::Utils;
+use Walcrypt;
+
+sub new
+{
+	my ($class, %o) = @_;
+	my $dir  = $PostgreSQL::Test::Utils::tmp_check . "/vault_$o{name}";
+	my $self = bless { name => $o{name}, dir => $dir, tls => $o{tls}, token_file => "$dir/token" }, $class;
+	mkdir $dir, 0700 or die "$dir: $!";
+	if (!$o{tls} && $ENV{WALCRYPT_TEST_VAULT}) {
+		($self->{host_port}) = $ENV{WALCRYPT_TEST_VAULT} =~ m{^http://([^/]+)} or die 'WALCRYPT_TEST_VAULT';
+		$self->put_token(slurp_file($ENV{WALCRYPT_TEST_VAULT_TOKEN_FILE}) =~ s/\s+//gr);
+		return $self;
+	}
+	die "there is no OpenBao: scripts/openbao fetches it\n" unless -x $ENV{WALCRYPT_BAO};
+	$self->{port}      = PostgreSQL::Test::Cluster::get_free_port();
+	$self->{host_port} = ($o{tls} ? 'localhost' : '127.0.0.1') . ":$self->{port}";
+	$o{tls} ? $self->make_tls : $self->put_token('root-of-' . $o{name});
+	$self->start;
+	$self->initialize if $o{tls};
+	return $self;
+}
+
+sub host_port { return $_[0]->{host_port}; }
+sub token_file { return $_[0]->{token_file}; }
+sub ca_file { return "$_[0]->{dir}/ca.pem"; }
+sub port { return $_[0]->{port}; }
+
+# vault-kv (or vault-transit) URI of a path, with options
+sub uri
+{
+	my ($self, $scheme, $path, %options) = @_;
+	%options = (token_file => $self->{token_file}, ($self->{tls} ? (ca_file => $self->ca_file) : ()), %options);
+	return $scheme . ($self->{tls} ? '' : '+http') . "://$self->{host_port}/$path?"
+	  . join('&', map { "$_=$options{$_}" } grep { defined $options{$_} } sort keys %options);
+}
+
+sub put_token
+{
+	my ($self, $token, $file) = @_;
+	$file //= $self->{token_file};
+	my $umask = umask(077);
+	open(my $f, '>', $file) or die "$file: $!";
+	print $f "$token\n";
+	close $f;
+	umask($umask);
+	return $file;
+}
+
+# An authority, a certificate for localhost, and one for a client.
+sub make_tls
+{
+	my ($self) = @_;
+	my $d = $self->{dir};
+	open(my $ext, '>', "$d/ext") or die;
+	print $ext "subjectAltName=DNS:localhost\n";
+	close $ext;
+	system_or_bail('sh', '-c', "cd $d && exec 2>openssl.log
+		openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem &&
+		openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr &&
+		openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.pem &&
+		openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=stranger -keyout other.key -out other.pem");
+	mkdir "$d/data" or die;
+	my $cluster = PostgreSQL::Test::Cluster::get_free_port();
+	open(my $f, '>', "$d/bao.hcl") or die;
+	print $f qq(storage "raft" { path = "$d/data"\n node_id = "one" }\napi_addr = "https://localhost:$self->{port}"\n)
+	  . qq(cluster_addr = "https://127.0.0.1:$cluster"\nlistener "tcp" { address = "127.0.0.1:$self->{port}"\n tls_cert_file = "$d/server.pem"\n)
+	  . qq( tls_key_file = "$d/server.key" }\n);
+	close $f;
+	return;
+}
+
+sub start
+{
+	my ($self) = @_;
+	my @command = ($ENV{WALCRYPT_BAO}, 'server');
+	push @command, $self->{tls} ? ('-config', "$self->{dir}/bao.hcl")
+	  : ('-dev', '-dev-no-store-token', '-dev-root-token-id=' . slurp_file($self->{token_file}) =~ s/\s+//gr, "-dev-listen-address=$self->{host_port}");
+	$self->{out} = "$self->{dir}/log";
+	my $pid = fork() // die;
+	if ($pid == 0) {
+		open(STDIN,  '<',  '/dev/null');
+		open(STDOUT, '>>', $self->{out});
+		open(STDERR, '>&', \*STDOUT);
+		$ENV{HOME} = $self->{dir};
+		exec(@command) or POSIX::_exit(1);
+	}
+	$self->{pid} = $pid;
+	wait_for("OpenBao $self->{name}", sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) });
+	wait_for("OpenBao $self->{name} unsealed", sub { ($self->cli_output('status'))[0] == 0 }) unless $self->{tls};
+	return;
+}
+
+sub stop
+{
+	my ($self) = @_;
+	return unless $self->{pid};
+	kill('TERM', $self->{pid});
+	waitpid($self->{pid}, 0);
+	delete $self->{pid};
+	return;
+}
+
+sub DESTROY { my ($self) = @_; local $?; $self->stop; return; }
+
+sub initialize
+{
+	my ($self) = @_;
+	my $made = decode_json($self->cli('operator', 'init', '-key-shares=1', '-key-threshold=1', '-format=json'));
+	$self->{unseal_key} = $made->{unseal_keys_b64}[0];
+	$self->put_token($made->{root_token});
+	$self->unseal;
+	$self->cli('secrets', 'enable', '-path=secret', '-version=2', 'kv');
+	return;
+}
+
+sub unseal { my ($self) = @_; $self->cli('operator', 'unseal', $self->{unseal_key}); return; }
+
+# (status, stdout, stderr) of the server's own client, as root
+sub cli_output
+{
+	my ($self, @args) = @_;
+	local $ENV{BAO_ADDR}   = ($self->{tls} ? 'https' : 'http') . "://$self->{host_port}";
+	local $ENV{BAO_CACERT} = $self->ca_file if $self->{tls};
+	local $ENV{BAO_TOKEN}  = -e $self->{token_file} ? slurp_file($self->{token_file}) =~ s/\s+//gr : '';
+	local $ENV{HOME}       = $self->{dir};
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ $ENV{WALCRYPT_BAO}, @args ], '<', \undef, '>', \$out, '2>', \$err);
+	return ($? >> 8, $out, $err);
+}
+
+sub cli
+{
+	my ($self, @args) = @_;
+	my ($rc, $out, $err) = $self->cli_output(@args);
+	die "bao @args failed with $rc: $err" if $rc != 0;
+	return $out;
+}
+
+# A token that may do these things; its text.
+sub token_for
+{
+	my ($self, $name, $policy) = @_;
+	open(my $f, '>', "$self->{dir}/$name.hcl") or die;
+	print $f $policy;
+	close $f;
+	$self->cli('policy', 'write', $name, "$self->{dir}/$name.hcl");
+	return decode_json($self->cli('token', 'create', "-policy=$name", '-format=json'))->{auth}{client_token};
+}
+
+1;
