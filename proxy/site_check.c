@@ -54,7 +54,9 @@ check_uri(const struct settings *s, const struct settings_kek *k, struct err *er
 	if (kek_check(&conf, &why) != 0) {
 		settings_error(s, "kek", k->name, "uri", err, "%s", why.text);
 		err->class = why.class;
-		return err_hint(err, "%s", why.hint[0] != '\0' ? why.hint : "Known are file:PATH and command:COMMAND.");
+		return err_hint(err, "%s",
+		                why.hint[0] != '\0' ? why.hint
+		                                    : "Known are file:PATH, command:COMMAND and vault-kv://HOST:PORT/PATH.");
 	}
 	if (strncmp(k->uri, "file:", 5) != 0 || !is_used(s, k))
 		return 0;

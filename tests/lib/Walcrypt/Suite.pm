@@ -16,7 +16,7 @@ sub source
 {
 	my ($major) = @_;
 	plan skip_all => 'PostgreSQL\'s own suites were declined: WALCRYPT_SUITES=none' if ($ENV{WALCRYPT_SUITES} // '') eq 'none';
-	my $dir = abs_path("$FindBin::RealBin/../..") . "/build-postgres/$major";
+	my $dir = abs_path("$FindBin::RealBin/../..") . "/build-suites/$major";
 	-f "$dir/VERSION" or die "PostgreSQL's own suites are not there: run scripts/postgres-source $major first\n";
 	note("suites of postgresql-$major " . slurp_file("$dir/VERSION"));
 	return $dir;
