@@ -1,4 +1,5 @@
-# walcrypt: `make` builds, `make demo` shows, `make check` tests. docs/building.md has the rest.
+# walcrypt: `make` builds, `make demo` shows, `make check` tests (docs/testing.md), `make install` installs. On a bare Debian 12 make and
+# a shell are enough: each target installs the packages that it needs.
 PREFIX ?= /usr/local
 DESTDIR ?=
 B ?= build
@@ -117,10 +118,13 @@ check-postgres:
 	@scripts/packages check
 	@$(MAKE) --no-print-directory $(JOBS) programs
 	@tests/postgres/all $(SUITES)
-check-unit: packages
-	@$(MAKE) --no-print-directory tests
+check-unit:
+	@scripts/packages check
+	@$(MAKE) --no-print-directory $(JOBS) tests
 	prove --timer -e '' $(UNIT)
 check-docs:
+	@scripts/packages check
+	@$(MAKE) --no-print-directory $(JOBS) programs
 	@scripts/check-docs
 bench:
 	@scripts/packages bench
@@ -130,7 +134,7 @@ lint:
 	@scripts/packages check
 	@scripts/lint
 
-install: programs
+install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/walcrypt $(DESTDIR)$(PREFIX)/libexec/walcrypt/bin $(DESTDIR)$(PREFIX)/share/walcrypt
 	install -m 755 $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(B)/lib/walcrypt/libwalcrypt-storage.so $(DESTDIR)$(PREFIX)/lib/walcrypt
