@@ -14,9 +14,9 @@ sub facts
 {
 	my ($node) = @_;
 	return $node->safe_psql('postgres', q{
-		SELECT count(*), sum(abalance) FROM pgbench_accounts
-		UNION ALL SELECT count(*), sum(delta) FROM pgbench_history
-		UNION ALL SELECT count(*), sum(hashtext(body)) FROM letters});
+		SELECT 'accounts', count(*), sum(abalance) FROM pgbench_accounts
+		UNION ALL SELECT 'history', count(*), sum(delta) FROM pgbench_history
+		UNION ALL SELECT 'letters', count(*), sum(hashtext(body)) FROM letters ORDER BY 1}); # a parallel plan gives its parts in any order
 }
 
 my $red = Walcrypt::Node->new('red');

@@ -28,7 +28,7 @@ $proxy->key_init('a');
 $proxy->key_init('b', '--own-wal-key');
 $proxy->start;
 
-my $facts = 'SELECT count(*), sum(i), sum(hashtext(text)) FROM t UNION ALL SELECT count(*), sum(i), sum(hashtext(text)) FROM t_ts';
+my $facts = "SELECT 't', count(*), sum(i), sum(hashtext(text)) FROM t UNION ALL SELECT 't_ts', count(*), sum(i), sum(hashtext(text)) FROM t_ts ORDER BY 1";
 my $serial = 0;
 
 # Build NAME from the present upstream, start it and let it stream.
