@@ -4,17 +4,27 @@
 #include <postgresql/libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ctl/libpq_error.h"
 
 static void
-set_error(struct err *err, const char *node, const char *message)
+set_error(struct err *err, const char *node, PGconn *conn)
 {
+	const char *message = PQerrorMessage(conn);
 	char what[64 + SETTINGS_NAME_MAX];
 
 	snprintf(what, sizeof(what), "could not ask node \"%s\"", node);
 	libpq_error(err, ERR_UNREACHABLE, what, message);
-	if (err->hint[0] == '\0')
+	if (err->hint[0] != '\0')
+		return;
+	if (PQconnectionNeedsPassword(conn))
+		err_hint(err, "Put its password into ~/.pgpass, or into a file that passfile=FILE in its conninfo names.");
+	else if (strstr(message, "FATAL:") != NULL)
+		err_hint(
+		    err,
+		    "It runs, but does not let walcrypt in: look at its log, its pg_hba.conf and the role in its conninfo.");
+	else
 		err_hint(err, "Start it, or give --system-identifier NUMBER, which pg_controldata shows.");
 }
 
@@ -22,23 +32,25 @@ static int
 identify(const struct settings_node *node, int timeout_ms, uint64_t *identifier, struct err *err)
 {
 	char timeout[16];
-	const char *const keys[] = {"dbname", "replication", "fallback_application_name", "connect_timeout", NULL};
-	const char *const values[] = {node->conninfo, "true", "walcrypt-ctl", timeout, NULL};
+	/* the second dbname: for .pgpass, as walreceiver and the proxy have it */
+	const char *const keys[] = {"dbname",          "dbname", "replication", "fallback_application_name",
+	                            "connect_timeout", NULL};
+	const char *const values[] = {node->conninfo, "replication", "true", "walcrypt-ctl", timeout, NULL};
 	PGresult *result = NULL;
 	PGconn *conn;
 	char *end;
 	int done = -1;
 
 	snprintf(timeout, sizeof(timeout), "%d", timeout_ms < 2000 ? 2 : timeout_ms / 1000);
-	/* dbname is expanded: it holds the whole connection string */
+	/* the first dbname is expanded: it holds the whole connection string */
 	conn = PQconnectdbParams(keys, values, 1);
 	if (PQstatus(conn) != CONNECTION_OK) {
-		set_error(err, node->name, PQerrorMessage(conn));
+		set_error(err, node->name, conn);
 		goto done;
 	}
 	result = PQexec(conn, "IDENTIFY_SYSTEM");
 	if (PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != 1) {
-		set_error(err, node->name, PQerrorMessage(conn));
+		set_error(err, node->name, conn);
 		goto done;
 	}
 	*identifier = strtoull(PQgetvalue(result, 0, 0), &end, 10);

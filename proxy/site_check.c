@@ -111,14 +111,19 @@ check_keyset(const struct settings *s, const struct settings_node *n, struct err
 	return hint_keysets(s, n->keyset, err);
 }
 
+/* missing: what to do when it is not there */
 static int
-check_folder(const struct settings *s, const char *option, const char *path, struct err *err)
+check_folder(const struct settings *s, const char *option, const char *path, const char *missing, struct err *err)
 {
 	struct stat st;
 
-	if (stat(path, &st) != 0)
-		return settings_error(s, "walcrypt", NULL, option, err, "could not look at %s \"%s\": %s", option, path,
-		                      strerror(errno));
+	if (stat(path, &st) != 0) {
+		int gone = errno == ENOENT;
+
+		settings_error(s, "walcrypt", NULL, option, err, "could not look at %s \"%s\": %s", option, path,
+		               strerror(errno));
+		return gone ? err_hint(err, "%s", missing) : -1;
+	}
 	return S_ISDIR(st.st_mode)
 	           ? 0
 	           : settings_error(s, "walcrypt", NULL, option, err, "%s \"%s\" is not a folder", option, path);
@@ -136,7 +141,8 @@ check_sockets(const struct settings *s, struct err *err)
 		               s->unix_socket_dir);
 		return err_hint(err, "It has at most %zu bytes.", room);
 	}
-	return check_folder(s, "unix_socket_dir", s->unix_socket_dir, err);
+	return check_folder(s, "unix_socket_dir", s->unix_socket_dir,
+	                    "Make it; the user that runs the proxy must be able to write there.", err);
 }
 
 /* They are read for good after the keys; here only to see that they can be. */
@@ -159,7 +165,8 @@ site_check(const struct settings *s, struct err *err)
 		err_set(err, ERR_USAGE, "\"%s\" has no [walcrypt] section", s->file);
 		return err_hint(err, "The proxy needs one; conf/walcrypt.ini is a sample with every option.");
 	}
-	if (check_sockets(s, err) != 0 || check_folder(s, "keystore", s->keystore, err) != 0)
+	if (check_sockets(s, err) != 0 ||
+	    check_folder(s, "keystore", s->keystore, "walcrypt-ctl key init NAME makes it, with a first keyset.", err) != 0)
 		return -1;
 	for (size_t i = 0; i < s->nkeks; i++)
 		if (check_uri(s, &s->keks[i], err) != 0)

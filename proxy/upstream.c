@@ -37,6 +37,11 @@ upstream_error(struct upstream *u, struct err *err, const char *what)
 		err->detail[used++] = *p == '\n' || *p == '\t' ? ' ' : *p;
 	}
 	err->detail[used] = '\0';
+	if (PQconnectionNeedsPassword(u->conn))
+		err_hint(
+		    err,
+		    "Put its password into ~/.pgpass of the user that runs the proxy, or into a file that passfile=FILE in "
+		    "its conninfo names.");
 	return -1;
 }
 

@@ -17,6 +17,38 @@ $red->safe_psql('postgres', "CREATE TABLE t AS SELECT i, 'marker-build-77' AS v 
 my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, grey => { keyset => 'none' } });
 my @conf = ('--config', $proxy->conf);
 
+# a primary that wants a password, and one that does not let walcrypt in
+{
+	$red->safe_psql('postgres', "SET password_encryption = 'scram-sha-256'; CREATE ROLE asked LOGIN REPLICATION PASSWORD 'x'; CREATE ROLE out LOGIN");
+	my $hba = slurp_file($red->data_dir . '/pg_hba.conf');
+	open(my $f, '>', $red->data_dir . '/pg_hba.conf') or die;
+	print $f "local all,replication asked scram-sha-256\n", $hba;
+	close $f;
+	$red->reload;
+	my %conninfo = map { $_ => $red->connstr_for_proxy =~ s/user=\S+/user=$_/r } qw(asked out);
+	my $asked = Walcrypt::Proxy->new(nodes => { red => { conninfo => $conninfo{asked} }, blue => { keyset => 'blue' } });
+	local $ENV{PGPASSFILE} = "$tmp/pgpass";
+	my ($rc, $o, $err) = ctl_output(qw(key init blue --config), $asked->conf);
+	is($rc, 4, 'key init without the password');
+	like($err, qr/could not ask node "red": .*no password supplied\nHINT:  Put its password into ~\/\.pgpass/, '... says where it belongs');
+	# with the database that walreceiver names
+	append_to_file($ENV{PGPASSFILE}, $red->host . ':*:replication:asked:x');
+	chmod 0600, $ENV{PGPASSFILE};
+	$asked->key_init('blue');
+	$asked->start;
+	my @backup = ('pg_basebackup', '-d', $asked->connstr('blue'), '-D', "$tmp/asked", '--checkpoint=fast', '--no-sync');
+	command_fails_like([@backup], qr/permission denied|pg_read_all_settings/, 'the proxy gets in with it; what it still lacks is said');
+	$red->safe_psql('postgres', 'GRANT pg_read_all_settings TO asked');
+	command_ok([@backup], '... and the backup runs');
+	unlink $ENV{PGPASSFILE};
+	command_fails_like([ @backup, '-D', "$tmp/asked2" ], qr/could not connect to upstream "red".*no password supplied.*HINT:  Put its password into ~\/\.pgpass/s, 'the proxy without the password says so too');
+	$asked->stop;
+	$asked->{nodes}{red}{conninfo} = $conninfo{out};
+	$asked->write_conf;
+	($rc, $o, $err) = ctl_output(qw(key init green --config), $asked->conf);
+	like($err, qr/FATAL: .*\nHINT:  It runs, but does not let walcrypt in: /, 'a role that may not replicate');
+}
+
 # the system identifier comes from the primary
 my $out = ctl(qw(key init blue), @conf);
 my $identifier = $red->safe_psql('postgres', 'SELECT system_identifier FROM pg_control_system()');
