@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "common/datadir.h"
-#include "common/durable.h"
 #include "common/path.h"
 #include "ctl/command.h"
+#include "ctl/guard.h"
 #include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/proxy_address.h"
@@ -102,17 +102,11 @@ basebackup_run(const struct settings *settings, const char *name, const char *da
 static int
 check_guard(const char *datadir, struct err *err)
 {
-	char path[PATH_MAX];
-	uint8_t *text;
-	size_t len;
-	bool there;
+	int there = guard_there(datadir, err);
 
-	if (path_format(path, err, "%s/postgresql.auto.conf", datadir) != 0 ||
-	    (text = durable_read(path, 1 << 20, &len, err)) == NULL)
-		return -1;
-	there = strstr((char *)text, "libwalcrypt-storage") != NULL;
-	free(text);
-	return there ? 0 : err_set(err, ERR_FAILED, "\"%s\" does not name the storage layer", path);
+	return there != 0
+	           ? there
+	           : err_set(err, ERR_FAILED, "\"%s/postgresql.auto.conf\" does not name the storage layer", datadir);
 }
 
 /* The port that the node's own conninfo gives it; 0: none does. */
@@ -146,7 +140,7 @@ check_result(struct source *source, const struct build_options *o, const char *d
 		return -1;
 	}
 	if ((ks = source_open(source, keydir, err)) == NULL || keyset_check_datadir(ks, datadir, err) != 0 ||
-	    datadir_control_read(datadir, &control, err) != 0 || check_guard(datadir, err) != 0)
+	    datadir_control_read(datadir, &control, err) != 0 || check_guard(datadir, err) < 0)
 		goto done;
 	if (control.checksum_version == 0 && !o->allow_no_checksums) {
 		err_set(err, ERR_REFUSED,

@@ -33,7 +33,7 @@ struct command {
 };
 
 extern const struct command command_build, command_exec, command_initdb, command_key_init, command_key_repair,
-    command_key_show, command_status, command_unlock, command_verify, command_wal;
+    command_key_show, command_reencrypt, command_status, command_unlock, command_verify, command_wal;
 
 /* --kek, of a command whose struct of options is type; by_default: where the key comes from without it. */
 #define KEK_OPTION(type, by_default)                                                                                   \

@@ -3,13 +3,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "common/datadir.h"
 #include "common/path.h"
 
 #define DEPTH_MAX 8
+
+const char *const data_files_folders[] = {"base", "global", "pg_tblspc", "pg_wal", NULL};
 
 static int
 file_add(struct data_files *files, const char *path, const struct pgfile *is, uint64_t len, struct err *err)
@@ -35,47 +38,90 @@ file_add(struct data_files *files, const char *path, const struct pgfile *is, ui
 	return 0;
 }
 
-static int walk(const char *datadir, const char *folder, int depth, struct data_files *files, struct err *err);
+struct walk {
+	const char *datadir;
+	char version[16]; /* "PG_15_": our own folders in tablespaces begin so */
+	data_files_visitor *visit;
+	void *arg;
+};
+
+/* In pg_tblspc/<oid>/: other clusters of other versions may have put their folders there, too. */
+static bool
+is_foreign(const struct walk *w, const char *path)
+{
+	const char *p = path;
+
+	if (strncmp(p, "pg_tblspc/", 10) != 0 || (p = strchr(p + 10, '/')) == NULL)
+		return false;
+	return strncmp(p + 1, "PG_", 3) == 0 && strncmp(p + 1, w->version, strlen(w->version)) != 0;
+}
+
+static int walk_folder(const struct walk *w, const char *folder, int depth, struct err *err);
 
 static int
-visit(const char *datadir, const char *path, int depth, struct data_files *files, struct err *err)
+walk_entry(const struct walk *w, const char *path, int depth, struct err *err)
 {
 	char full[PATH_MAX];
-	struct pgfile is;
 	struct stat st;
+	int told;
 
-	if (path_format(full, err, "%s/%s", datadir, path) != 0)
+	if (path_format(full, err, "%s/%s", w->datadir, path) != 0)
 		return -1;
 	if (stat(full, &st) != 0)
 		return errno == ENOENT ? 0 : err_os(err, errno, "could not stat \"%s\"", full);
-	pgfile_parse(path, false, &is);
-	if (S_ISDIR(st.st_mode))
-		return is.kind == PGFILE_TEMP || depth == DEPTH_MAX ? 0 : walk(datadir, path, depth + 1, files, err);
-	if (!S_ISREG(st.st_mode) || (is.kind != PGFILE_RELATION && is.kind != PGFILE_WAL))
+	if (is_foreign(w, path))
 		return 0;
-	return file_add(files, path, &is, (uint64_t)st.st_size, err);
+	if ((told = w->visit(w->arg, path, &st, err)) < 0)
+		return -1;
+	return told == 0 && S_ISDIR(st.st_mode) && depth < DEPTH_MAX ? walk_folder(w, path, depth + 1, err) : 0;
 }
 
 static int
-walk(const char *datadir, const char *folder, int depth, struct data_files *files, struct err *err)
+walk_folder(const struct walk *w, const char *folder, int depth, struct err *err)
 {
+	bool top = strcmp(folder, ".") == 0;
 	char path[PATH_MAX];
 	struct dirent *entry;
 	int result = 0;
 	DIR *dir;
 
-	if (path_format(path, err, "%s/%s", datadir, folder) != 0)
+	if (path_format(path, err, "%s/%s", w->datadir, folder) != 0)
 		return -1;
 	if ((dir = opendir(path)) == NULL)
 		return errno == ENOENT ? 0 : err_os(err, errno, "could not open directory \"%s\"", path);
 	while (result == 0 && (entry = readdir(dir)) != NULL) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		if ((result = path_format(path, err, "%s/%s", folder, entry->d_name)) == 0)
-			result = visit(datadir, path, depth, files, err);
+		if ((result = path_format(path, err, "%s%s%s", top ? "" : folder, top ? "" : "/", entry->d_name)) == 0)
+			result = walk_entry(w, path, depth, err);
 	}
 	closedir(dir);
 	return result;
+}
+
+int
+data_files_walk(const char *datadir, const char *folder, data_files_visitor *visit, void *arg, struct err *err)
+{
+	struct walk w = {.datadir = datadir, .visit = visit, .arg = arg};
+	int major;
+
+	if (datadir_major_version(datadir, &major, err) != 0)
+		return -1;
+	snprintf(w.version, sizeof(w.version), "PG_%d_", major);
+	return walk_folder(&w, folder, 0, err);
+}
+
+static int
+list_visit(void *arg, const char *path, const struct stat *st, struct err *err)
+{
+	struct pgfile is;
+
+	if (!S_ISREG(st->st_mode))
+		return 0;
+	pgfile_parse(path, false, &is);
+	if (is.kind != PGFILE_RELATION && is.kind != PGFILE_WAL)
+		return 0;
+	return file_add(arg, path, &is, (uint64_t)st->st_size, err);
 }
 
 static int
@@ -91,11 +137,9 @@ by_kind_and_name(const void *a, const void *b)
 int
 data_files_list(const char *datadir, struct data_files *files, struct err *err)
 {
-	static const char *const folders[] = {"base", "global", "pg_tblspc", "pg_wal"};
-
 	memset(files, 0, sizeof(*files));
-	for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)
-		if (walk(datadir, folders[i], 0, files, err) != 0) {
+	for (size_t i = 0; data_files_folders[i] != NULL; i++)
+		if (data_files_walk(datadir, data_files_folders[i], list_visit, files, err) != 0) {
 			data_files_free(files);
 			return -1;
 		}

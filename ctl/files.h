@@ -4,9 +4,21 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "common/err.h"
 #include "walcrypt/pgfile.h"
+
+/*
+ * Call visit for each file and folder below one of the data directory's folders, symbolic links followed; a folder
+ * comes before what is in it. path is relative to the data directory. Left out: what vanishes meanwhile (a running
+ * server), and in tablespaces the folders of other major versions, which belong to other clusters. visit returns 0, 1
+ * (do not go into this folder) or -1, which ends the walk. folder ".": all of the data directory.
+ */
+typedef int data_files_visitor(void *arg, const char *path, const struct stat *st, struct err *err);
+int data_files_walk(const char *datadir, const char *folder, data_files_visitor *visit, void *arg, struct err *err);
+/* Where relations and WAL are; NULL-terminated. */
+extern const char *const data_files_folders[];
 
 struct data_file {
 	char *path; /* relative to the data directory */
@@ -20,7 +32,7 @@ struct data_files {
 	uint64_t bytes;
 };
 
-/* List them. A file or folder that vanishes meanwhile is left out (a running server). */
+/* List relations and WAL. */
 int data_files_list(const char *datadir, struct data_files *files, struct err *err);
 void data_files_free(struct data_files *files);
 

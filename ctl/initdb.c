@@ -18,6 +18,7 @@
 #include "common/durable.h"
 #include "common/path.h"
 #include "ctl/command.h"
+#include "ctl/guard.h"
 #include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/server_setting.h"
@@ -179,35 +180,15 @@ keys_install(struct job *job, struct datadir_control *control, struct err *err)
 	return 0;
 }
 
+/* initdb's own options may have set libraries already. */
 static int
-guard_install(struct job *job, struct err *err)
+guard_install(const struct job *job, struct err *err)
 {
-	char path[PATH_MAX], library[PATH_MAX], existing[PATH_MAX], *guard = NULL, *text = NULL;
-	uint8_t *data = NULL;
-	struct stat st;
-	size_t len;
-	int result = -1;
+	char existing[PATH_MAX];
 
-	if (path_format(path, err, "%s/postgresql.auto.conf", job->datadir) != 0 || layer_library(library, err) != 0 ||
-	    server_setting(job->datadir, NULL, "shared_preload_libraries", existing, err) != 0)
-		return -1;
-	if ((data = durable_read(path, 1 << 20, &len, err)) == NULL)
-		return -1;
-	if (stat(path, &st) != 0) {
-		err_os(err, errno, "could not stat file \"%s\"", path);
-		goto done;
-	}
-	if ((guard = guard_lines(existing, library)) == NULL || asprintf(&text, "%s%s", (char *)data, guard) < 0) {
-		text = NULL;
-		err_nomem(err);
-		goto done;
-	}
-	result = durable_write(path, text, strlen(text), st.st_mode & 0777, err);
-done:
-	free(text);
-	free(guard);
-	free(data);
-	return result;
+	return server_setting(job->datadir, NULL, "shared_preload_libraries", existing, err) != 0
+	           ? -1
+	           : guard_add(job->datadir, existing, err);
 }
 
 static int

@@ -206,8 +206,8 @@ name_is_plain(const char *name)
 {
 	size_t len = strlen(name);
 
-	return len > 0 && len <= SETTINGS_NAME_MAX && strcmp(name, "none") != 0 && strcmp(name, "ledger") != 0 &&
-	       ((*name >= 'a' && *name <= 'z') || *name == '_') &&
+	return len > 0 && len <= SETTINGS_NAME_MAX && strcmp(name, "none") != 0 && strcmp(name, "new") != 0 &&
+	       strcmp(name, "ledger") != 0 && ((*name >= 'a' && *name <= 'z') || *name == '_') &&
 	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") == len;
 }
 

@@ -12,7 +12,10 @@
 #include "common/datadir.h"
 #include "common/path.h"
 #include "common/subprocess.h"
+#include "ctl/reencrypt_record.h"
 #include "keymgr/keydir.h"
+#include "walcrypt/page.h"
+#include "walcrypt/wal.h"
 
 int
 layer_library(char path[static PATH_MAX], struct err *err)
@@ -139,13 +142,26 @@ datadir_option(const char *option, char out[static PATH_MAX], struct err *err)
 }
 
 int
+datadir_check_settled(const char *datadir, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (path_format(path, err, "%s/" REENCRYPT_DIR "/record", datadir) != 0)
+		return -1;
+	if (access(path, F_OK) != 0)
+		return 0;
+	err_set(err, ERR_MIDWAY, "a re-encryption of data directory \"%s\" is under way, or was stopped midway", datadir);
+	return err_hint(err, "If none runs: walcrypt-ctl reencrypt -D %.150s --resume", datadir);
+}
+
+int
 datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err)
 {
 	int major;
 
 	if (datadir_supported(datadir, &major, err) != 0)
 		return -1;
-	if (path_format(out, err, "%s/pg_cryptokeys", datadir) != 0)
+	if (datadir_check_settled(datadir, err) != 0 || path_format(out, err, "%s/pg_cryptokeys", datadir) != 0)
 		return -1;
 	if (access(out, F_OK) != 0) {
 		err_set(err, ERR_REFUSED, "data directory \"%s\" is not encrypted: it has no pg_cryptokeys", datadir);
@@ -155,46 +171,30 @@ datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err)
 }
 
 int
+datadir_check_layout(const char *datadir, const struct datadir_control *c, struct err *err)
+{
+	if (c->block_size == PAGE_LEN && c->wal_block_size == WAL_PAGE_LEN &&
+	    c->blocks_per_segment == PAGE_BLOCKS_PER_SEGMENT)
+		return 0;
+	err_set(err, ERR_REFUSED, "data directory \"%s\" has other block or segment sizes than walcrypt supports", datadir);
+	return err_detail(err, "Blocks of 8192 bytes in relations and WAL, and relation segments of 1 GB are supported.");
+}
+
+int
+keyset_check_cluster(const struct keyset *ks, const struct datadir_control *control, const char *datadir,
+                     struct err *err)
+{
+	if (keyset_system_identifier(ks) == control->system_identifier)
+		return 0;
+	err_set(err, ERR_REFUSED, "the keys belong to another cluster than data directory \"%s\"", datadir);
+	return err_detail(err, "Their system identifier is %" PRIu64 ", the data directory's is %" PRIu64 ".",
+	                  keyset_system_identifier(ks), control->system_identifier);
+}
+
+int
 keyset_check_datadir(const struct keyset *ks, const char *datadir, struct err *err)
 {
 	struct datadir_control control;
 
-	if (datadir_control_read(datadir, &control, err) != 0)
-		return -1;
-	if (keyset_system_identifier(ks) == control.system_identifier)
-		return 0;
-	err_set(err, ERR_REFUSED, "the keys belong to another cluster than data directory \"%s\"", datadir);
-	return err_detail(err, "Their system identifier is %" PRIu64 ", the data directory's is %" PRIu64 ".",
-	                  keyset_system_identifier(ks), control.system_identifier);
-}
-
-char *
-guard_lines(const char *existing, const char *library)
-{
-	size_t room = 2 * (strlen(existing) + strlen(library)) + 256, at;
-	char *lines = malloc(room);
-	bool quote = strpbrk(library, ", \"") != NULL;
-
-	if (lines == NULL)
-		return NULL;
-	at = (size_t)snprintf(
-	    lines, room,
-	    "# walcrypt: encrypted data directory; start it with walcrypt-ctl exec. Do not remove the next line.\n"
-	    "shared_preload_libraries = '");
-	/* a quote in the value is doubled; a library's name with a comma or blank stands in double quotes */
-	for (int part = 0; part < 2; part++) {
-		if (part == 1 && *existing != '\0')
-			at += (size_t)snprintf(lines + at, room - at, ", ");
-		if (part == 1 && quote)
-			lines[at++] = '"';
-		for (const char *p = part == 0 ? existing : library; *p != '\0'; p++) {
-			if (*p == '\'' || (*p == '"' && part == 1))
-				lines[at++] = *p;
-			lines[at++] = *p;
-		}
-		if (part == 1 && quote)
-			lines[at++] = '"';
-	}
-	snprintf(lines + at, room - at, "'\n");
-	return lines;
+	return datadir_control_read(datadir, &control, err) != 0 ? -1 : keyset_check_cluster(ks, &control, datadir, err);
 }

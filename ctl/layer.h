@@ -4,6 +4,7 @@
 
 #include <limits.h>
 
+#include "common/datadir.h"
 #include "common/err.h"
 #include "ctl/source.h"
 
@@ -27,16 +28,16 @@ int program_run(const char *argv[static PROGRAM_ARGS_MAX], size_t n, const char 
                 struct err *err);
 /* -D, else PGDATA, made absolute. ERR_USAGE when there is neither. */
 int datadir_option(const char *option, char out[static PATH_MAX], struct err *err);
-/* The cluster's key directory: DATADIR/pg_cryptokeys; ERR_REFUSED when it has none. */
+/* ERR_MIDWAY when a re-encryption of it is not finished. */
+int datadir_check_settled(const char *datadir, struct err *err);
+/* The cluster's key directory: DATADIR/pg_cryptokeys; ERR_REFUSED when it has none, ERR_MIDWAY as above. */
 int datadir_keydir(const char *datadir, char out[static PATH_MAX], struct err *err);
 
+/* Blocks and segments of the sizes that walcrypt supports? ERR_REFUSED when not. */
+int datadir_check_layout(const char *datadir, const struct datadir_control *control, struct err *err);
 /* Do these keys belong to the cluster in datadir (by system identifier)? ERR_REFUSED when not. */
+int keyset_check_cluster(const struct keyset *ks, const struct datadir_control *control, const char *datadir,
+                         struct err *err);
 int keyset_check_datadir(const struct keyset *ks, const char *datadir, struct err *err);
-
-/*
- * The two lines that make a server without the layer refuse to start, for postgresql.auto.conf; existing: what
- * shared_preload_libraries holds already. malloc'ed; NULL when out of memory.
- */
-char *guard_lines(const char *existing, const char *library);
 
 #endif

@@ -39,6 +39,8 @@ start_line_print(const struct source *source, const char *datadir, int port)
 	word_print(datadir);
 	printf(" %s ", source->section != NULL ? "--config" : "--kek");
 	word_print(source->section != NULL ? source->settings->file : source->reference);
+	if (source->section != NULL && source->settings->nkeks > 1)
+		printf(" --kek %s", source->section);
 	printf(" -- pg_ctl -l ");
 	word_print(datadir);
 	printf(".log ");

@@ -8,13 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ctl/command.h"
+#include "ctl/jobs.h"
 #include "ctl/layer.h"
 #include "walcrypt/page.h"
 
-#define JOBS_MAX 64
 #define ARENA_LEN(jobs) ((size_t)(256 + 32 * (jobs)) * 1024)
 
 struct verify_options {
@@ -55,61 +54,32 @@ verify_finding(struct verify *v, const char *path, const char *fmt, ...)
 	pthread_mutex_unlock(&v->lock);
 }
 
-struct worker {
-	pthread_t thread;
-	bool started;
-	struct verify *v;
-	struct err err;
-	int result;
-};
-
-static void *
-worker_run(void *arg)
+/* One of the threads that read relation files. */
+static int
+relations_look(void *arg, struct err *err)
 {
-	struct worker *w = arg;
-	struct verify *v = w->v;
+	struct verify *v = arg;
 	struct page_cipher *cipher = NULL;
 	uint8_t *buffer = malloc(VERIFY_BUFFER_LEN);
+	int result = -1;
 	size_t i;
 
-	w->result = -1;
 	if (buffer == NULL)
-		err_nomem(&w->err);
-	else if ((cipher = page_cipher_new(keyset_relation(v->keys), &w->err)) != NULL) {
-		w->result = 0;
-		while (w->result == 0 && (i = v->next++) < v->files.nrelations)
-			w->result = verify_relation(v, &v->files.file[i], cipher, buffer, &w->err);
+		err_nomem(err);
+	else if ((cipher = page_cipher_new(keyset_relation(v->keys), err)) != NULL) {
+		result = 0;
+		while (result == 0 && (i = v->next++) < v->files.nrelations)
+			result = verify_relation(v, &v->files.file[i], cipher, buffer, err);
 	}
 	page_cipher_free(cipher);
 	free(buffer);
-	return NULL;
+	return result;
 }
 
-/* Relation files by several threads, WAL by this one beside them. */
 static int
-verify_all(struct verify *v, int jobs, struct err *err)
+wal_look(void *arg, struct err *err)
 {
-	struct worker workers[JOBS_MAX] = {0};
-	int result;
-
-	for (int i = 0; i < jobs; i++) {
-		workers[i].v = v;
-		if (pthread_create(&workers[i].thread, NULL, worker_run, &workers[i]) == 0)
-			workers[i].started = true;
-		else if (i == 0)
-			return err_set(err, ERR_FAILED, "could not start a thread");
-	}
-	result = verify_wal(v, err);
-	for (int i = 0; i < jobs; i++) {
-		if (!workers[i].started)
-			continue;
-		pthread_join(workers[i].thread, NULL);
-		if (workers[i].result != 0 && result == 0) {
-			*err = workers[i].err;
-			result = -1;
-		}
-	}
-	return result;
+	return verify_wal(arg, err);
 }
 
 static void
@@ -151,23 +121,10 @@ summary_json(struct verify *v, struct err *err)
 }
 
 static int
-check_layout(const struct verify *v, struct err *err)
-{
-	const struct datadir_control *c = &v->control;
-
-	if (c->block_size == PAGE_LEN && c->wal_block_size == PAGE_LEN && c->blocks_per_segment == PAGE_BLOCKS_PER_SEGMENT)
-		return 0;
-	err_set(err, ERR_REFUSED, "data directory \"%s\" has other block or segment sizes than walcrypt supports",
-	        v->datadir);
-	return err_detail(err, "Blocks of 8192 bytes in relations and WAL, and relation segments of 1 GB are supported.");
-}
-
-static int
 verify_run(void *options, const char **args, size_t nargs, struct err *err)
 {
 	const struct verify_options *o = options;
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-	int jobs = o->jobs > 0 ? o->jobs : processors < 1 ? 1 : processors > 8 ? 8 : (int)processors, result = -1;
+	int jobs = jobs_default(o->jobs), result = -1;
 	char datadir[PATH_MAX], keydir[PATH_MAX];
 	struct verify v = {.datadir = datadir, .json = o->json, .lock = PTHREAD_MUTEX_INITIALIZER};
 	struct source source = {0};
@@ -176,7 +133,7 @@ verify_run(void *options, const char **args, size_t nargs, struct err *err)
 	(void)args;
 	(void)nargs;
 	if (datadir_option(o->datadir, datadir, err) != 0 || datadir_keydir(datadir, keydir, err) != 0 ||
-	    datadir_control_read(datadir, &v.control, err) != 0 || check_layout(&v, err) != 0 ||
+	    datadir_control_read(datadir, &v.control, err) != 0 || datadir_check_layout(datadir, &v.control, err) != 0 ||
 	    source_find(&source, o->common.config, o->kek, datadir, NULL, err) != 0 ||
 	    keys_protect(ARENA_LEN(jobs), err) != 0 || (keys = source_open(&source, keydir, err)) == NULL ||
 	    keyset_check_datadir(keys, datadir, err) != 0)
@@ -190,7 +147,7 @@ verify_run(void *options, const char **args, size_t nargs, struct err *err)
 	if (data_files_list(datadir, &v.files, err) != 0)
 		goto done;
 	progress_begin(&v.progress, "verifying", v.files.bytes, o->json);
-	if (verify_all(&v, jobs, err) != 0) {
+	if (jobs_run(jobs, relations_look, wal_look, &v, err) != 0) {
 		progress_clear(&v.progress);
 		goto done;
 	}

@@ -7,42 +7,19 @@
 
 #include "common/fileio.h"
 #include "common/path.h"
+#include "ctl/page_look.h"
 #include "ctl/verify.h"
 #include "walcrypt/page.h"
 
 #define TORN_TRIES 20 /* a page that a running server is writing is whole again some milliseconds later */
 
-/* Where struct PageHeaderData keeps things (storage/bufpage.h). */
-enum { AT_LOWER = 12, AT_UPPER = 14, AT_SPECIAL = 16, AT_SIZE_VERSION = 18, HEADER_LEN = 24, LAYOUT_VERSION = 4 };
-
 enum page_state { PAGE_GOOD, PAGE_EMPTY, PAGE_CLEAR, PAGE_BAD };
-
-static unsigned
-u16_at(const uint8_t *page, size_t at)
-{
-	uint16_t v;
-
-	memcpy(&v, page + at, sizeof(v));
-	return v;
-}
-
-/* Is this what the server writes? With checksums they tell; else the header's fields must make sense. */
-static bool
-looks_right(const struct verify *v, const uint8_t *page, uint32_t block)
-{
-	unsigned lower = u16_at(page, AT_LOWER), upper = u16_at(page, AT_UPPER), special = u16_at(page, AT_SPECIAL);
-
-	/* a new page must be zero all over, and those were sorted out before: PageIsVerified */
-	if (upper == 0 || u16_at(page, AT_SIZE_VERSION) != (PAGE_LEN | LAYOUT_VERSION) || lower < HEADER_LEN ||
-	    lower > upper || upper > special || special > PAGE_LEN)
-		return false;
-	return v->control.checksum_version == 0 || page_checksum(page, block) == page_stored_checksum(page);
-}
 
 static int
 page_judge(const struct verify *v, struct page_cipher *cipher, const struct page_at *at, const uint8_t *raw,
            enum page_state *state, struct err *err)
 {
+	bool checksums = v->control.checksum_version != 0;
 	uint8_t clear[PAGE_LEN];
 
 	if (page_is_zero(raw)) {
@@ -51,7 +28,9 @@ page_judge(const struct verify *v, struct page_cipher *cipher, const struct page
 	}
 	if (page_decrypt(cipher, at, raw, clear, err) != 0)
 		return -1;
-	*state = looks_right(v, clear, at->block) ? PAGE_GOOD : looks_right(v, raw, at->block) ? PAGE_CLEAR : PAGE_BAD;
+	*state = page_looks_right(clear, at->block, checksums) ? PAGE_GOOD
+	         : page_looks_right(raw, at->block, checksums) ? PAGE_CLEAR
+	                                                       : PAGE_BAD;
 	return 0;
 }
 

@@ -80,6 +80,7 @@ refused(4, qr/could not ask node "red".*\nHINT:  Start it, or give --system-iden
 ok(!-e "$tmp/kek", '... and no cluster key was made');
 refused(2, qr/not a system identifier/, 'a bad system identifier', qw(key init blue --system-identifier 0x1), @conf);
 refused(2, qr/not a name for a keyset/, 'a bad name', qw(key init ../blue), @conf, @sysid);
+refused(2, qr/not a name for a keyset/, 'a name that means something else', qw(key init new), @conf, @sysid);
 refused(2, qr/is not AES128/, 'a bad method', qw(key init blue --create-kek --method DES), @conf, @sysid);
 $out = ctl(qw(key init blue), @conf, @sysid);
 like($out, qr/Made keyset "blue", AES256: relation key ([0-9a-f]{16}), WAL key ([0-9a-f]{16}) \(epoch 1\)/, 'a keyset');
