@@ -9,11 +9,13 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 
 #include "storage/interpose.h"
 #include "storage/process.h"
 #include "storage/raw.h"
+#include "storage/sharedlock.h"
 #include "storage/tempfile.h"
 #include "storage/walfile.h"
 #include "walcrypt/pgfile.h"
@@ -30,6 +32,7 @@ INTERPOSED int mkdir(const char *path, mode_t mode);
 INTERPOSED int ioctl(int fd, unsigned long request, ...);
 INTERPOSED void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 INTERPOSED_ALIAS("mmap") void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t off);
+INTERPOSED void *shmat(int id, const void *addr, int flags);
 INTERPOSED ssize_t sendfile(int out, int in, off_t *off, size_t len);
 INTERPOSED_ALIAS("sendfile") ssize_t sendfile64(int out, int in, off_t *off, size_t len);
 INTERPOSED ssize_t copy_file_range(int in, off64_t *in_off, int out, off64_t *out_off, size_t len, unsigned flags);
@@ -178,12 +181,37 @@ ioctl(int fd, unsigned long request, ...)
 void *
 mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 {
+	void *map;
+
 	if (fd >= 0 && (flags & MAP_ANONYMOUS) == 0 && fdtable_file(fd) != NULL) {
 		interpose_refuse("mmap", fd);
 		errno = ENODEV;
 		return MAP_FAILED;
 	}
-	return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+	map = (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+	if (map != MAP_FAILED && (flags & MAP_SHARED) != 0 && (prot & PROT_WRITE) != 0 &&
+	    sharedlock_mapped(map, len) != 0) {
+		munmap(map, len);
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	return map;
+}
+
+void *
+shmat(int id, const void *addr, int flags)
+{
+	void *map = (void *)syscall(SYS_shmat, id, addr, flags);
+	struct shmid_ds ds;
+
+	if (map == (void *)-1 || shmctl(id, IPC_STAT, &ds) != 0)
+		return map;
+	if (sharedlock_mapped(map, ds.shm_segsz) != 0) {
+		shmdt(map);
+		errno = ENOMEM;
+		return (void *)-1;
+	}
+	return map;
 }
 
 ssize_t

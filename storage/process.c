@@ -222,6 +222,14 @@ process_under_postmaster(void)
 }
 
 bool
+process_is_postmaster(void)
+{
+	const bool *child = process_symbol("IsUnderPostmaster");
+
+	return child == NULL || !*child;
+}
+
+bool
 process_fsync(void)
 {
 	return server.enable_fsync == NULL || *server.enable_fsync;

@@ -46,6 +46,8 @@ uint64_t process_command(void);
 bool process_command_has(const char *text);
 /* Postmaster and its children, as opposed to single-user and bootstrap mode. */
 bool process_under_postmaster(void);
+/* The postmaster itself, or a single-user server: what fails in it ends the start. */
+bool process_is_postmaster(void);
 /* The server's fsync setting; true in tools. */
 bool process_fsync(void);
 /* The end of WAL as the server knows it, when recovery is over; 0 when that cannot be told. */
