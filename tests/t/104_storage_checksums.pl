@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(sleep);
 use Walcrypt;
 
-my $tmp = $PostgreSQL::Test::Utils::tmp_check;
+my $tmp = PostgreSQL::Test::Utils::tempdir();
 my $kek = 'file:' . kek_file("$tmp/kek_104");
 my $backups = 0;
 
