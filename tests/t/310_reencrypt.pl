@@ -268,7 +268,7 @@ ok(slurp_from("$dir/$filenode") eq slurp_from("$tmp/keep"), '... only the bytes 
 # a primary that was moved away from comes back: encrypted offline, it follows the promoted standby
 my $red = $node;
 $red->start;
-my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy, keyset => 'red' }, blue => { keyset => 'blue' } });
+my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' } });
 $proxy->key_init('blue');
 $proxy->key_init('red');
 $proxy->start;
