@@ -5,8 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* page[8192], not all zero; block from the start of the fork. With checksums they tell; else the header's fields must
- * make sense, which is plausible and no proof. */
-bool page_looks_right(const uint8_t *page, uint32_t block, bool checksums);
+enum page_looks { PAGE_LOOKS_GOOD, PAGE_LOOKS_NO_PAGE, PAGE_LOOKS_DAMAGED };
+
+/*
+ * page[8192], not all zero; block from the start of the fork. NO_PAGE: its header makes no sense (another key, most
+ * likely). DAMAGED: the header is one, but the checksum does not fit. Without checksums a good page is plausible and no
+ * more.
+ */
+enum page_looks page_look(const uint8_t *page, uint32_t block, bool checksums);
 
 #endif

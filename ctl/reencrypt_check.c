@@ -59,7 +59,7 @@ check_catalog(const struct reencrypt *r, const struct reencrypt_entry *e, struct
 			continue;
 		if (from != NULL && page_decrypt(from, &at, page, page, err) != 0)
 			break;
-		if (page_looks_right(page, at.block, r->control.checksum_version != 0))
+		if (page_look(page, at.block, r->control.checksum_version != 0) == PAGE_LOOKS_GOOD)
 			continue;
 		err_set(err, ERR_REFUSED, "block %u of \"%s\" is damaged, or under another key", at.block, path);
 		err_hint(err, r->from == NULL

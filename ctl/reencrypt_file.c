@@ -122,7 +122,7 @@ relation_pages(struct conversion *c, uint32_t n, uint64_t offset, struct err *er
 	for (uint32_t i = 0; i < n; i++) {
 		const uint8_t *page = w->clear + (size_t)i * PAGE_LEN;
 
-		if (!page_is_zero(page) && !page_looks_right(page, at.block + i, checksums) && c->nbad++ == 0)
+		if (!page_is_zero(page) && page_look(page, at.block + i, checksums) != PAGE_LOOKS_GOOD && c->nbad++ == 0)
 			c->first_bad = at.block + i;
 	}
 	if (w->page_to == NULL) {

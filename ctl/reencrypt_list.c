@@ -259,7 +259,7 @@ clean_visit(void *arg, const char *path, const struct stat *st, struct err *err)
 	pgfile_parse(path, false, &is);
 	if (is.kind != PGFILE_TEMP && is.kind != PGFILE_WAL_TEMP && is.kind != PGFILE_WAL_RECOVERY &&
 	    strncmp(name, "pgsql_tmp", 9) != 0 && strcmp(name, "pg_internal.init") != 0 && !ends_with(path, ".spill") &&
-	    !is_statement_texts(path) && !ends_with(path, REENCRYPT_TMP))
+	    !is_statement_texts(path) && strncmp(path, "pg_notify/", 10) != 0 && !ends_with(path, REENCRYPT_TMP))
 		return 0;
 	if (path_format(full, err, "%s/%s", datadir, path) != 0)
 		return -1;
@@ -269,8 +269,8 @@ clean_visit(void *arg, const char *path, const struct stat *st, struct err *err)
 int
 reencrypt_clean(const char *datadir, struct err *err)
 {
-	static const char *const folders[] = {"base",        "global",  "pg_tblspc",  "pg_wal",
-	                                      "pg_replslot", "pg_stat", "pg_stat_tmp"};
+	static const char *const folders[] = {"base",        "global",  "pg_tblspc",   "pg_wal",
+	                                      "pg_replslot", "pg_stat", "pg_stat_tmp", "pg_notify"};
 	char path[PATH_MAX];
 
 	for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)

@@ -38,8 +38,8 @@ int reencrypt_list_room(const struct reencrypt_list *list, const char *datadir, 
 /* fsync every folder that holds one of the files. */
 int reencrypt_list_sync(const struct reencrypt_list *list, const char *datadir, struct err *err);
 /* Remove what no server needs after a clean stop and what must not outlive a change of keys: temporary files, spilled
- * transactions, caches of the catalogs (pg_internal.init), pg_stat_statements' texts, and unfinished files of a
- * re-encryption. Durable only by reencrypt_list_sync's fsyncs: what comes back is removed by the server. */
+ * transactions, notifications, caches of the catalogs (pg_internal.init), pg_stat_statements' texts, and unfinished
+ * files of a re-encryption. Durable only by reencrypt_list_sync's fsyncs: what comes back is removed by the server. */
 int reencrypt_clean(const char *datadir, struct err *err);
 
 #endif

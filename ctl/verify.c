@@ -94,11 +94,16 @@ summary_print(const struct verify *v)
 	printf("WAL files: %" PRIu64 ", %" PRIu64 " encrypted pages, %" PRIu64 " unused ones, %" PRIu64 " records\n",
 	       (uint64_t)c->wal_files, (uint64_t)c->wal_pages, (uint64_t)c->unused_wal_pages, (uint64_t)c->records);
 	printf("server: %s, data checksums %s\n", v->in_use ? "running" : datadir_state_name(v->control.state),
-	       v->control.checksum_version != 0 ? "on" : "off (only page headers could be checked)");
+	       v->control.checksum_version != 0 ? "on" : "off");
+	if (c->unknown_files > 0)
+		printf("%" PRIu64 " files are of no class that walcrypt knows\n", (uint64_t)c->unknown_files);
 	if (c->findings > 0)
-		printf("%" PRIu64 " findings\n", (uint64_t)c->findings);
-	else
+		printf("%" PRIu64 " findings, %" PRIu64 " bad pages\n", (uint64_t)c->findings, (uint64_t)c->bad_pages);
+	else if (v->control.checksum_version != 0)
 		printf("everything decrypts and its checksums hold\n");
+	else
+		printf("everything decrypts to plausible page headers; without data checksums nothing proves the pages' "
+		       "contents\n");
 }
 
 static int
@@ -106,11 +111,12 @@ summary_json(struct verify *v, struct err *err)
 {
 	const struct verify_counts *c = &v->counts;
 	json_t *root = json_pack(
-	    "{s:s, s:b, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "directory", v->datadir, "running", v->in_use,
-	    "state", datadir_state_name(v->control.state), "checksums", v->control.checksum_version != 0, "relation_files",
-	    (json_int_t)c->relation_files, "pages", (json_int_t)c->pages, "empty_pages", (json_int_t)c->empty_pages,
-	    "wal_files", (json_int_t)c->wal_files, "wal_pages", (json_int_t)c->wal_pages, "unused_wal_pages",
-	    (json_int_t)c->unused_wal_pages, "records", (json_int_t)c->records, "findings", (json_t *)v->json_findings);
+	    "{s:s, s:b, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O, s:O}", "directory", v->datadir, "running",
+	    v->in_use, "state", datadir_state_name(v->control.state), "checksums", v->control.checksum_version != 0,
+	    "relation_files", (json_int_t)c->relation_files, "pages", (json_int_t)c->pages, "empty_pages",
+	    (json_int_t)c->empty_pages, "wal_files", (json_int_t)c->wal_files, "wal_pages", (json_int_t)c->wal_pages,
+	    "unused_wal_pages", (json_int_t)c->unused_wal_pages, "records", (json_int_t)c->records, "bad_pages",
+	    (json_int_t)c->bad_pages, "findings", (json_t *)v->json_findings, "unknown_files", (json_t *)v->json_unknown);
 	char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
 
 	if (text != NULL)
@@ -140,14 +146,15 @@ verify_run(void *options, const char **args, size_t nargs, struct err *err)
 		goto done;
 	v.keys = keys;
 	v.in_use = datadir_in_use(datadir);
-	if ((v.json_findings = json_array()) == NULL) {
+	if ((v.json_findings = json_array()) == NULL || (v.json_unknown = json_array()) == NULL) {
 		err_nomem(err);
 		goto done;
 	}
 	if (data_files_list(datadir, &v.files, err) != 0)
 		goto done;
 	progress_begin(&v.progress, "verifying", v.files.bytes, o->json);
-	if (jobs_run(jobs, relations_look, wal_look, &v, err) != 0) {
+	if (verify_missing(&v, err) != 0 || jobs_run(jobs, relations_look, wal_look, &v, err) != 0 ||
+	    verify_unknown(&v, err) != 0) {
 		progress_clear(&v.progress);
 		goto done;
 	}
@@ -159,6 +166,7 @@ verify_run(void *options, const char **args, size_t nargs, struct err *err)
 	result = v.counts.findings > 0 ? ERR_DAMAGED : 0;
 done:
 	json_decref(v.json_findings);
+	json_decref(v.json_unknown);
 	data_files_free(&v.files);
 	keyset_free(keys);
 	source_free(&source);

@@ -15,7 +15,7 @@
 struct verify_counts {
 	_Atomic uint64_t relation_files, relation_bytes, pages, empty_pages;
 	_Atomic uint64_t wal_files, wal_pages, unused_wal_pages, records;
-	_Atomic uint64_t findings;
+	_Atomic uint64_t findings, bad_pages, unknown_files;
 };
 
 struct verify {
@@ -29,6 +29,7 @@ struct verify {
 	struct verify_counts counts;
 	pthread_mutex_t lock; /* findings are printed one at a time */
 	void *json_findings;  /* json_t array */
+	void *json_unknown;   /* json_t array */
 	atomic_size_t next;   /* relation file to be taken by the next free thread */
 };
 
@@ -42,5 +43,9 @@ int verify_relation(struct verify *v, const struct data_file *f, struct page_cip
                     struct err *err);
 /* All WAL files: every page decrypted, the records of each run of segments walked. */
 int verify_wal(struct verify *v, struct err *err);
+/* Files that must be there, by the names and lengths of others and by pg_control. */
+int verify_missing(struct verify *v, struct err *err);
+/* List the files that walcrypt knows nothing of: no findings, but nobody has looked at them. */
+int verify_unknown(struct verify *v, struct err *err);
 
 #endif

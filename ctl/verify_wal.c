@@ -14,6 +14,7 @@
 
 #include "common/durable.h"
 #include "common/path.h"
+#include "ctl/bad_pages.h"
 #include "ctl/verify.h"
 #include "replication/walscan.h"
 #include "walcrypt/page.h"
@@ -29,13 +30,6 @@ struct run {
 	bool stopped;  /* no more records come from it */
 	bool vanished; /* the server recycled a file while we read it: nothing can be said */
 	char path[64]; /* the file it stopped in */
-	char why[256];
-};
-
-/* One file's pages that are not as they must be. */
-struct found {
-	uint64_t nclear, ninvalid, nunreadable;
-	uint64_t first_clear, first_invalid, first_unreadable; /* offsets */
 	char why[256];
 };
 
@@ -131,38 +125,31 @@ run_stop(struct run *r, const char *path, const char *why)
 	snprintf(r->why, sizeof(r->why), "%s", why);
 }
 
-static void
-found_note(uint64_t *n, uint64_t *first, uint64_t offset)
-{
-	if ((*n)++ == 0)
-		*first = offset;
-}
-
 /* One page at its offset in the file: judge it, and hand its clear form to the run. */
 static int
 page_look(struct wal_job *job, const struct data_file *f, uint64_t segment, uint64_t offset, uint8_t *page,
-          struct found *found, struct err *err)
+          struct bad_pages *bad, struct err *err)
 {
 	uint64_t expected = segment * job->v->control.wal_segment_size + offset;
 	enum wal_page_kind kind;
 	struct wal_header h;
+	char why[256];
 	int ended;
 
 	kind = wal_page_look(page, WAL_PAGE_LEN, &h);
 	/* A zero header before other bytes is what a power loss leaves of a write into a fresh segment. No server reads it;
 	 * where WAL must be, the records end there and that is found. */
 	if (kind == WAL_PAGE_CLEAR)
-		found_note(&found->nclear, &found->first_clear, offset);
+		bad_pages_add(bad, offset / WAL_PAGE_LEN, kind, "is not encrypted", "are not encrypted");
 	if (kind == WAL_PAGE_INVALID)
-		found_note(&found->ninvalid, &found->first_invalid, offset);
+		bad_pages_add(bad, offset / WAL_PAGE_LEN, kind, "has no valid header", "have no valid headers");
 	if (kind == WAL_PAGE_ENCRYPTED) {
 		job->v->counts.wal_pages++;
 		if (wal_page_decrypt(job->cipher, page, page, err) != 0) {
 			if (err->class != ERR_WRONG_KEY)
 				return -1;
-			if (found->nunreadable == 0)
-				snprintf(found->why, sizeof(found->why), "%s", err->text);
-			found_note(&found->nunreadable, &found->first_unreadable, offset);
+			snprintf(why, sizeof(why), "cannot be decrypted: %.200s", err->text);
+			bad_pages_add(bad, offset / WAL_PAGE_LEN, WAL_PAGE_ENCRYPTED + 1 + h.epoch7, why, why);
 			run_stop(&job->run, f->path, err->text);
 		}
 	} else if (kind == WAL_PAGE_ZERO)
@@ -183,20 +170,6 @@ page_look(struct wal_job *job, const struct data_file *f, uint64_t segment, uint
 	return 0;
 }
 
-static void
-found_tell(struct verify *v, const struct data_file *f, const struct found *found)
-{
-	if (found->nclear > 0)
-		verify_finding(v, f->path, "%" PRIu64 " WAL pages are not encrypted, the first at offset %" PRIu64,
-		               found->nclear, found->first_clear);
-	if (found->ninvalid > 0)
-		verify_finding(v, f->path, "%" PRIu64 " WAL pages have no valid header, the first at offset %" PRIu64,
-		               found->ninvalid, found->first_invalid);
-	if (found->nunreadable > 0)
-		verify_finding(v, f->path, "%" PRIu64 " WAL pages cannot be decrypted, the first at offset %" PRIu64 ": %s",
-		               found->nunreadable, found->first_unreadable, found->why);
-}
-
 /* Does the name still lead to the file that we read? A running server recycles old segments under new names. */
 static bool
 still_there(int fd, const char *path)
@@ -209,7 +182,7 @@ still_there(int fd, const char *path)
 
 static int
 file_read(struct wal_job *job, const struct data_file *f, int fd, const char *path, uint64_t segment,
-          struct found *found, struct err *err)
+          struct bad_pages *bad, struct err *err)
 {
 	uint64_t offset = 0;
 	ssize_t n;
@@ -220,7 +193,7 @@ file_read(struct wal_job *job, const struct data_file *f, int fd, const char *pa
 		if (n < 0)
 			return err_os(err, errno, "could not read file \"%s\"", path);
 		for (ssize_t at = 0; at + WAL_PAGE_LEN <= n; at += WAL_PAGE_LEN)
-			if (page_look(job, f, segment, offset + (uint64_t)at, job->buffer + at, found, err) != 0)
+			if (page_look(job, f, segment, offset + (uint64_t)at, job->buffer + at, bad, err) != 0)
 				return -1;
 		offset += (uint64_t)n;
 		progress_add(&job->v->progress, (uint64_t)n);
@@ -238,7 +211,7 @@ file_look(struct wal_job *job, const struct data_file *f, struct err *err)
 {
 	uint64_t segment = pgfile_wal_segno(&f->is, job->v->control.wal_segment_size);
 	bool partial = strchr(f->path, '.') != NULL;
-	struct found found = {0};
+	struct bad_pages bad = {.v = job->v, .path = f->path, .what = "WAL page"};
 	char path[PATH_MAX];
 	int fd, result;
 
@@ -253,14 +226,14 @@ file_look(struct wal_job *job, const struct data_file *f, struct err *err)
 		return -1;
 	}
 	job->run.next_segment = segment + 1;
-	result = file_read(job, f, fd, path, segment, &found, err);
+	result = file_read(job, f, fd, path, segment, &bad, err);
 	if (!still_there(fd, path)) {
 		run_stop(&job->run, f->path, "the server recycled it");
 		job->run.vanished = true;
 	}
 	close(fd);
 	job->v->counts.wal_files++;
-	found_tell(job->v, f, &found);
+	bad_pages_end(&bad);
 	return result;
 }
 
