@@ -71,8 +71,8 @@ struct settings {
 	char *unix_socket_dir;   /* NULL: none */
 	char *auth_type;         /* NULL only when the file has no [walcrypt] section */
 	enum settings_auth auth; /* the same */
-	char *auth_file;
-	int login_timeout_ms, max_logins, max_logins_per_address, max_failed_logins;
+	char *auth_file, *auth_conninfo, *auth_query;
+	int auth_cache_s, login_timeout_ms, max_logins, max_logins_per_address, max_failed_logins;
 	char *client_tls_sslmode;
 	enum settings_tls tls; /* the same */
 	char *client_tls_cert_file, *client_tls_key_file, *client_tls_ca_file, *client_tls_crl_file;

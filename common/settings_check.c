@@ -105,8 +105,10 @@ check_auth(struct settings *s, struct err *err)
 		return settings_error(s, "walcrypt", NULL, "auth_type", err,
 		                      "auth_type \"%s\" is not one of trust, scram-sha-256, cert", s->auth_type);
 	s->auth = (enum settings_auth)auth;
-	if (s->auth == SETTINGS_SCRAM && s->auth_file == NULL)
-		return settings_error(s, "walcrypt", NULL, "auth_type", err, "auth_type = scram-sha-256 needs auth_file");
+	if (s->auth == SETTINGS_SCRAM && s->auth_file == NULL && s->auth_conninfo == NULL) {
+		settings_error(s, "walcrypt", NULL, "auth_type", err, "auth_type = scram-sha-256 needs users");
+		return err_hint(err, "Set auth_file, auth_conninfo or both.");
+	}
 	if (s->auth == SETTINGS_CERT && (s->tls < SETTINGS_TLS_ALLOW || s->client_tls_ca_file == NULL)) {
 		settings_error(s, "walcrypt", NULL, "auth_type", err, "auth_type = cert needs TLS and client_tls_ca_file");
 		return err_hint(err,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "proxy/authquery.h"
 #include "proxy/session_intern.h"
 #include "replication/scram.h"
 #include "walcrypt/secmem.h"
@@ -15,6 +16,8 @@ struct auth {
 	struct scram *scram;
 	bool doomed;
 	struct err why; /* doomed: the real reason */
+	bool asked;     /* the verifier came from authquery */
+	struct lookup *lookup;
 };
 
 void
@@ -23,6 +26,7 @@ auth_free(struct auth *a)
 	if (a == NULL)
 		return;
 	scram_free(a->scram);
+	lookup_drop(a->lookup);
 	free(a);
 }
 
@@ -32,6 +36,8 @@ failed(struct session *s, const struct err *told)
 	struct auth *a = s->auth;
 
 	limits_failed(s->proxy->limits, &s->peer);
+	if (a != NULL && a->asked)
+		authquery_doubt(s->proxy->authquery, s->startup.user);
 	if (a != NULL && a->doomed) {
 		char context[160];
 
@@ -84,18 +90,64 @@ offer(struct session *s, const struct verifier *v)
 static void
 offer_mock(struct session *s)
 {
-	struct verifier mock;
+	const struct verifier *like = s->site->users != NULL ? userlist_any(s->site->users) : NULL;
+	struct verifier mock, seen;
 	struct err err = {0};
 
 	if (!s->auth->doomed) {
 		s->auth->doomed = true;
 		err_set(&s->auth->why, ERR_REFUSED, "user \"%s\" has no password", s->startup.user);
 	}
-	if (verifier_mock(s->startup.user, s->site->mock, s->site->users != NULL ? userlist_any(s->site->users) : NULL,
-	                  &mock, &err) != 0)
+	if (like == NULL && authquery_like(s->proxy->authquery, &seen))
+		like = &seen;
+	if (verifier_mock(s->startup.user, s->site->mock, like, &mock, &err) != 0)
 		session_drop(s, &err);
 	else
 		offer(s, &mock);
+}
+
+static void
+offer_found(struct session *s, enum authquery_answer answer, const struct verifier *v)
+{
+	struct err err = {0};
+
+	s->auth->asked = true;
+	if (answer == AUTHQUERY_FOUND)
+		offer(s, v);
+	else if (answer == AUTHQUERY_NONE)
+		offer_mock(s);
+	else {
+		err_set(&err, ERR_UNREACHABLE, "users cannot be looked up now");
+		err_sqlstate(&err, "08001");
+		err_hint(&err, "The proxy's log says why.");
+		session_drop(s, &err);
+	}
+}
+
+static void
+on_answer(void *owner, enum authquery_answer answer, const struct verifier *v)
+{
+	struct session *s = owner;
+
+	lookup_drop(s->auth->lookup);
+	s->auth->lookup = NULL;
+	if (s->state == SESSION_AUTH)
+		offer_found(s, answer, v);
+}
+
+/* The user is in no file. */
+static void
+look_up(struct session *s)
+{
+	struct authquery *q = s->proxy->authquery;
+	struct verifier v;
+	enum authquery_answer answer = authquery_find(q, s->site, s->startup.user, &v);
+	struct err err = {0};
+
+	if (answer != AUTHQUERY_UNKNOWN)
+		offer_found(s, answer, &v);
+	else if ((s->auth->lookup = authquery_ask(q, s->worker, s->site, s->startup.user, on_answer, s, &err)) == NULL)
+		session_drop(s, &err);
 }
 
 static void
@@ -115,6 +167,8 @@ begin_scram(struct session *s, const struct err *refusal)
 	}
 	if (v != NULL)
 		offer(s, v);
+	else if (s->site->settings->auth_conninfo != NULL && strlen(s->startup.user) < 64)
+		look_up(s);
 	else
 		offer_mock(s);
 }

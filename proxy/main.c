@@ -12,6 +12,7 @@
 
 #include "common/log.h"
 #include "common/options.h"
+#include "proxy/authquery.h"
 #include "proxy/listener.h"
 #include "proxy/proxy.h"
 #include "proxy/worker.h"
@@ -161,6 +162,7 @@ on_reloaded(struct ev_loop *loop, ev_async *w, int revents)
 		site_unref(old);
 		log_set_level(m->fresh->settings->log_level);
 		limits_set(m->proxy.limits, m->fresh->settings);
+		authquery_forget(m->proxy.authquery);
 		proxy_set_site(&m->proxy, m->fresh);
 		m->fresh = NULL;
 		log_info("reloaded; sessions that are there keep what they began with");
@@ -252,6 +254,8 @@ open_keystore(struct master *m, struct err *err)
 	if ((m->proxy.limits = limits_new(err)) == NULL)
 		return -1;
 	limits_set(m->proxy.limits, settings);
+	if ((m->proxy.authquery = authquery_new(err)) == NULL)
+		return -1;
 	snprintf(path, sizeof(path), "%s/timelines", settings->keystore);
 	if ((m->proxy.timelines = timelines_open(path, err)) == NULL)
 		return -1;
@@ -322,7 +326,9 @@ finish(struct master *m, int rc)
 	struct err err = {0};
 
 	listener_free(m->listener);
+	authquery_stop(m->proxy.authquery);
 	finish_workers(m);
+	authquery_free(m->proxy.authquery);
 	if (m->reloading) {
 		pthread_join(m->reloader, NULL);
 		site_unref(m->fresh);

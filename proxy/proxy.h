@@ -15,6 +15,7 @@
 #include "proxy/timelines.h"
 
 struct worker;
+struct authquery;
 
 struct proxy {
 	const char *conf_file;
@@ -24,6 +25,7 @@ struct proxy {
 	struct timelines *timelines;
 	struct registry registry;
 	struct limits *limits;
+	struct authquery *authquery;
 	struct worker **workers;
 	size_t nworkers;
 	time_t started;

@@ -14,19 +14,42 @@ struct arrival {
 	struct peer peer;
 };
 
+struct post {
+	struct post *next;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
 struct worker {
 	struct proxy *proxy;
 	struct ev_loop *loop;
 	pthread_t thread;
 	ev_async wake;
 	ev_prepare prepare;
-	pthread_mutex_t mutex; /* of the next two */
+	pthread_mutex_t mutex; /* of the next three */
 	struct arrival *arrivals;
+	struct post *posts;
 	int stop; /* 0, 1 gracefully, 2 fast */
 	int stopping;
 	atomic_size_t load;
 	struct session *sessions, *touched;
 };
+
+static void
+take_posts(struct worker *w)
+{
+	struct post *list, *next;
+
+	pthread_mutex_lock(&w->mutex);
+	list = w->posts;
+	w->posts = NULL;
+	pthread_mutex_unlock(&w->mutex);
+	for (; list != NULL; list = next) {
+		next = list->next;
+		list->fn(list->arg);
+		free(list);
+	}
+}
 
 static void
 on_wake(struct ev_loop *loop, ev_async *a, int revents)
@@ -52,6 +75,7 @@ on_wake(struct ev_loop *loop, ev_async *a, int revents)
 		free(list);
 		list = next;
 	}
+	take_posts(w);
 	if (stop > w->stopping) {
 		w->stopping = stop;
 		for (struct session *s = w->sessions; s != NULL; s = session_next(s))
@@ -151,6 +175,25 @@ worker_give(struct worker *w, int fd, const struct peer *peer)
 	ev_async_send(w->loop, &w->wake);
 }
 
+void
+worker_post(struct worker *w, void (*fn)(void *arg), void *arg)
+{
+	struct post *p = calloc(1, sizeof(*p));
+
+	if (p == NULL) {
+		/* what waits for it ends by its time limit */
+		log_error("out of memory: an answer is lost");
+		return;
+	}
+	p->fn = fn;
+	p->arg = arg;
+	pthread_mutex_lock(&w->mutex);
+	p->next = w->posts;
+	w->posts = p;
+	pthread_mutex_unlock(&w->mutex);
+	ev_async_send(w->loop, &w->wake);
+}
+
 size_t
 worker_load(const struct worker *w)
 {
@@ -173,6 +216,7 @@ worker_join(struct worker *w)
 	if (w == NULL)
 		return;
 	pthread_join(w->thread, NULL);
+	take_posts(w);
 	ev_loop_destroy(w->loop);
 	pthread_mutex_destroy(&w->mutex);
 	free(w);

@@ -24,6 +24,9 @@ void worker_stop(struct worker *w, int fast);
 /* Wait for its end and free it. */
 void worker_join(struct worker *w);
 
+/* Have fn(arg) called in its thread (any thread), at its end at the latest. */
+void worker_post(struct worker *w, void (*fn)(void *arg), void *arg);
+
 /* For its sessions. */
 struct ev_loop *worker_loop(const struct worker *w);
 struct proxy *worker_proxy(const struct worker *w);

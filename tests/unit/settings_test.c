@@ -95,7 +95,7 @@ refused(void)
 	} rows[] = {
 	    {"[walcrypt]\nkeystore = /k\n", "ini:1: auth_type is not set"},
 	    {"[walcrypt]\nauth_type = trust\n", "ini:1: keystore is not set"},
-	    {"[walcrypt]\nauth_type = scram-sha-256\nkeystore = /k\n", "ini:2: auth_type = scram-sha-256 needs auth_file"},
+	    {"[walcrypt]\nauth_type = scram-sha-256\nkeystore = /k\n", "ini:2: auth_type = scram-sha-256 needs users"},
 	    {"[walcrypt]\nauth_type = md5\nkeystore = /k\n", "ini:2: auth_type \"md5\" is not one of"},
 	    {SCRAM "listen_addr = 0.0.0.0\nclient_tls_sslmode = on\n", "ini:6: client_tls_sslmode \"on\" is not one of"},
 	    {SCRAM "client_tls_sslmode = require\n", "needs client_tls_cert_file and client_tls_key_file"},
@@ -173,6 +173,8 @@ access_rules(void)
 	is_int(s->auth, SETTINGS_SCRAM, "auth_type");
 	is_int(s->tls, SETTINGS_TLS_VERIFY_FULL, "client_tls_sslmode");
 	is_str(s->auth_file, "/etc/walcrypt/users", "auth_file");
+	ok(s->auth_conninfo == NULL && strstr(s->auth_query, "$1") != NULL, "auth_query");
+	is_int(s->auth_cache_s, 60, "auth_cache");
 	is_str(s->client_tls_ca_file, "/etc/walcrypt/ca", "client_tls_ca_file");
 	is_int(s->login_timeout_ms, 60000, "client_login_timeout");
 	is_int(s->nodes[0].naddr, 3, "allow_addr");

@@ -1,0 +1,443 @@
+#include "proxy/authquery.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <postgresql/libpq-fe.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/address.h"
+#include "common/log.h"
+#include "proxy/worker.h"
+#include "walcrypt/secmem.h"
+
+#define REMEMBERED 512
+/* A verifier younger than this is not asked for again because a proof did not fit: guessing must not become asking. */
+#define DOUBT_MS 5000
+
+struct memory {
+	char user[64];
+	struct verifier verifier;
+	bool used, found;
+	int64_t when_ms;
+};
+
+struct lookup {
+	struct lookup *next;
+	atomic_int refs; /* the session's, and the thread's */
+	struct worker *worker;
+	struct site *site;
+	char user[64];
+	void (*answered)(void *owner, enum authquery_answer answer, const struct verifier *v);
+	void *owner; /* NULL: nobody waits any more */
+	enum authquery_answer answer;
+	struct verifier verifier;
+};
+
+struct authquery {
+	pthread_mutex_t mutex; /* of all but conn and what belongs to it */
+	pthread_cond_t more;
+	pthread_t thread;
+	bool running, stopping;
+	int wake; /* readable when stopping */
+	struct lookup *first, **last;
+	struct memory memory[REMEMBERED];
+	struct verifier like;
+	bool has_like;
+	PGconn *conn; /* the thread's own */
+	char *conninfo;
+};
+
+static int64_t
+now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void
+unref(struct lookup *l)
+{
+	if (--l->refs > 0)
+		return;
+	site_unref(l->site);
+	secmem_wipe(l, sizeof(*l));
+	free(l);
+}
+
+void
+lookup_drop(struct lookup *l)
+{
+	if (l == NULL)
+		return;
+	l->owner = NULL;
+	unref(l);
+}
+
+/* The user's place, or the one to be taken for it: the oldest. */
+static struct memory *
+remembered(struct authquery *q, const char *user)
+{
+	struct memory *oldest = &q->memory[0];
+
+	for (size_t i = 0; i < REMEMBERED; i++) {
+		struct memory *m = &q->memory[i];
+
+		if (m->used && strcmp(m->user, user) == 0)
+			return m;
+		if (oldest->used && (!m->used || m->when_ms < oldest->when_ms))
+			oldest = m;
+	}
+	return oldest;
+}
+
+enum authquery_answer
+authquery_find(struct authquery *q, const struct site *site, const char *user, struct verifier *v)
+{
+	enum authquery_answer answer = AUTHQUERY_UNKNOWN;
+	struct memory *m;
+
+	pthread_mutex_lock(&q->mutex);
+	m = remembered(q, user);
+	if (m->used && strcmp(m->user, user) == 0 && now_ms() - m->when_ms < (int64_t)site->settings->auth_cache_s * 1000) {
+		answer = m->found ? AUTHQUERY_FOUND : AUTHQUERY_NONE;
+		*v = m->verifier;
+	}
+	pthread_mutex_unlock(&q->mutex);
+	return answer;
+}
+
+static void
+remember(struct authquery *q, const struct lookup *l)
+{
+	struct memory *m;
+
+	pthread_mutex_lock(&q->mutex);
+	m = remembered(q, l->user);
+	secmem_wipe(m, sizeof(*m));
+	snprintf(m->user, sizeof(m->user), "%s", l->user);
+	m->used = true;
+	m->found = l->answer == AUTHQUERY_FOUND;
+	m->verifier = l->verifier;
+	m->when_ms = now_ms();
+	if (m->found) {
+		q->like = l->verifier;
+		q->has_like = true;
+	}
+	pthread_mutex_unlock(&q->mutex);
+}
+
+void
+authquery_doubt(struct authquery *q, const char *user)
+{
+	struct memory *m;
+
+	pthread_mutex_lock(&q->mutex);
+	m = remembered(q, user);
+	if (m->used && strcmp(m->user, user) == 0 && now_ms() - m->when_ms > DOUBT_MS)
+		secmem_wipe(m, sizeof(*m));
+	pthread_mutex_unlock(&q->mutex);
+}
+
+void
+authquery_forget(struct authquery *q)
+{
+	pthread_mutex_lock(&q->mutex);
+	secmem_wipe(q->memory, sizeof(q->memory));
+	pthread_mutex_unlock(&q->mutex);
+}
+
+bool
+authquery_like(struct authquery *q, struct verifier *v)
+{
+	bool has;
+
+	pthread_mutex_lock(&q->mutex);
+	has = q->has_like;
+	*v = q->like;
+	pthread_mutex_unlock(&q->mutex);
+	return has;
+}
+
+/* Wait for the connection's socket; false when the time is over or the proxy stops. */
+static bool
+wait_for(struct authquery *q, short events, int64_t until_ms)
+{
+	struct pollfd fds[2] = {{.fd = PQsocket(q->conn), .events = events}, {.fd = q->wake, .events = POLLIN}};
+	int64_t left = until_ms - now_ms();
+	int rc = left > 0 ? poll(fds, 2, (int)left) : 0;
+
+	return (rc > 0 && fds[1].revents == 0) || (rc < 0 && errno == EINTR);
+}
+
+static void
+hang_up(struct authquery *q)
+{
+	PQfinish(q->conn);
+	q->conn = NULL;
+	free(q->conninfo);
+	q->conninfo = NULL;
+}
+
+static void
+no_notice(void *arg, const PGresult *res)
+{
+	(void)arg;
+	(void)res;
+}
+
+/* Verifiers cross no network in clear. */
+static bool
+is_private(struct authquery *q)
+{
+	struct sockaddr_storage addr = {0};
+	socklen_t len = sizeof(addr);
+	struct err err = {0};
+
+	if (PQsslInUse(q->conn) || (getpeername(PQsocket(q->conn), (struct sockaddr *)&addr, &len) == 0 &&
+	                            (addr.ss_family == AF_UNIX || address_is_loopback((struct sockaddr *)&addr))))
+		return true;
+	err_set(&err, ERR_REFUSED, "the connection of auth_conninfo has no TLS");
+	err_hint(&err, "Set sslmode=verify-full in it.");
+	log_err(LOG_WARNING, &err, NULL);
+	return false;
+}
+
+static bool
+call(struct authquery *q, const struct settings *settings, int64_t until_ms)
+{
+	const char *const names[] = {"dbname", "fallback_application_name", NULL};
+	const char *const values[] = {settings->auth_conninfo, "walcrypt-proxy", NULL};
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+
+	if (q->conn != NULL && q->conninfo != NULL && strcmp(q->conninfo, settings->auth_conninfo) == 0 &&
+	    PQstatus(q->conn) == CONNECTION_OK)
+		return true;
+	hang_up(q);
+	if ((q->conninfo = strdup(settings->auth_conninfo)) == NULL ||
+	    (q->conn = PQconnectStartParams(names, values, 1)) == NULL)
+		return false;
+	PQsetNoticeReceiver(q->conn, no_notice, NULL);
+	while (PQstatus(q->conn) != CONNECTION_BAD && status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED) {
+		if (!wait_for(q, status == PGRES_POLLING_READING ? POLLIN : POLLOUT, until_ms))
+			return false;
+		status = PQconnectPoll(q->conn);
+	}
+	return status == PGRES_POLLING_OK && is_private(q);
+}
+
+/* The answer's one result; NULL when there is none. */
+static PGresult *
+query(struct authquery *q, const struct lookup *l, int64_t until_ms)
+{
+	const char *const values[] = {l->user};
+	PGresult *res, *last = NULL;
+
+	if (!PQsendQueryParams(q->conn, l->site->settings->auth_query, 1, NULL, values, NULL, NULL, 0))
+		return NULL;
+	for (;;) {
+		while (PQisBusy(q->conn))
+			if (!wait_for(q, POLLIN, until_ms) || !PQconsumeInput(q->conn)) {
+				PQclear(last);
+				return NULL;
+			}
+		if ((res = PQgetResult(q->conn)) == NULL)
+			return last;
+		PQclear(last);
+		last = res;
+	}
+}
+
+static void
+resolve(struct authquery *q, struct lookup *l)
+{
+	bool had = q->conn != NULL;
+	int64_t until_ms = now_ms() + l->site->settings->connect_timeout_ms;
+	PGresult *res = NULL;
+	struct err err = {0};
+
+	/* two sessions of one user may have asked */
+	if ((l->answer = authquery_find(q, l->site, l->user, &l->verifier)) != AUTHQUERY_UNKNOWN)
+		return;
+	if (call(q, l->site->settings, until_ms))
+		res = query(q, l, until_ms);
+	/* a connection from before may have died unnoticed */
+	if (res == NULL && had) {
+		hang_up(q);
+		if (call(q, l->site->settings, until_ms))
+			res = query(q, l, until_ms);
+	}
+	if (PQresultStatus(res) != PGRES_TUPLES_OK) {
+		const char *why = res != NULL ? PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+
+		if (why == NULL)
+			why = q->conn != NULL ? PQerrorMessage(q->conn) : "";
+		err_set(&err, ERR_UNREACHABLE, "could not ask for a user's verifier");
+		err_detail(&err, "%.*s", (int)strcspn(why, "\n"), *why != '\0' ? why : "No answer came in time.");
+		log_err(LOG_WARNING, &err, NULL);
+		hang_up(q);
+	} else {
+		const char *text =
+		    PQntuples(res) == 1 && PQnfields(res) > 0 && !PQgetisnull(res, 0, 0) ? PQgetvalue(res, 0, 0) : "";
+
+		l->answer = verifier_parse(text, &l->verifier, &err) == 0 ? AUTHQUERY_FOUND : AUTHQUERY_NONE;
+		if (l->answer == AUTHQUERY_NONE && *text != '\0')
+			log_info("auth_query gives no SCRAM-SHA-256 verifier for user \"%s\"", l->user);
+		remember(q, l);
+	}
+	PQclear(res);
+}
+
+/* In the worker's thread. */
+static void
+deliver(void *arg)
+{
+	struct lookup *l = arg;
+
+	if (l->owner != NULL)
+		l->answered(l->owner, l->answer, &l->verifier);
+	unref(l);
+}
+
+static void *
+run(void *arg)
+{
+	struct authquery *q = arg;
+	struct lookup *l;
+
+	for (;;) {
+		pthread_mutex_lock(&q->mutex);
+		while (q->first == NULL && !q->stopping)
+			pthread_cond_wait(&q->more, &q->mutex);
+		if (q->stopping) {
+			pthread_mutex_unlock(&q->mutex);
+			return NULL;
+		}
+		l = q->first;
+		if ((q->first = l->next) == NULL)
+			q->last = &q->first;
+		pthread_mutex_unlock(&q->mutex);
+		resolve(q, l);
+		worker_post(l->worker, deliver, l);
+	}
+}
+
+struct authquery *
+authquery_new(struct err *err)
+{
+	struct authquery *q = calloc(1, sizeof(*q));
+
+	if (q == NULL || (q->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+		err_nomem(err);
+		free(q);
+		return NULL;
+	}
+	pthread_mutex_init(&q->mutex, NULL);
+	pthread_cond_init(&q->more, NULL);
+	q->last = &q->first;
+	return q;
+}
+
+void
+authquery_stop(struct authquery *q)
+{
+	const uint64_t one = 1;
+	bool running;
+
+	if (q == NULL)
+		return;
+	pthread_mutex_lock(&q->mutex);
+	q->stopping = true;
+	running = q->running;
+	q->running = false;
+	pthread_cond_signal(&q->more);
+	pthread_mutex_unlock(&q->mutex);
+	if (!running)
+		return;
+	if (write(q->wake, &one, sizeof(one)) < 0)
+		log_debug("eventfd: %s", strerror(errno));
+	pthread_join(q->thread, NULL);
+}
+
+void
+authquery_free(struct authquery *q)
+{
+	if (q == NULL)
+		return;
+	authquery_stop(q);
+	while (q->first != NULL) {
+		struct lookup *l = q->first;
+
+		q->first = l->next;
+		unref(l);
+	}
+	hang_up(q);
+	close(q->wake);
+	pthread_cond_destroy(&q->more);
+	pthread_mutex_destroy(&q->mutex);
+	secmem_wipe(q, sizeof(*q));
+	free(q);
+}
+
+/* The thread is there from the first question on. */
+static int
+start(struct authquery *q, struct err *err)
+{
+	sigset_t all, before;
+	int rc;
+
+	if (q->running)
+		return 0;
+	if (q->stopping)
+		return err_set(err, ERR_FAILED, "the proxy stops");
+	/* signals are the main thread's */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&q->thread, NULL, run, q);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc != 0)
+		return err_os(err, rc, "could not start a thread");
+	q->running = true;
+	return 0;
+}
+
+struct lookup *
+authquery_ask(struct authquery *q, struct worker *worker, struct site *site, const char *user,
+              void (*answered)(void *owner, enum authquery_answer answer, const struct verifier *v), void *owner,
+              struct err *err)
+{
+	struct lookup *l = calloc(1, sizeof(*l));
+	int rc;
+
+	if (l == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	l->refs = 1;
+	l->worker = worker;
+	l->site = site_ref(site);
+	snprintf(l->user, sizeof(l->user), "%s", user);
+	l->answered = answered;
+	l->owner = owner;
+	pthread_mutex_lock(&q->mutex);
+	if ((rc = start(q, err)) == 0) {
+		l->refs++;
+		*q->last = l;
+		q->last = &l->next;
+		pthread_cond_signal(&q->more);
+	}
+	pthread_mutex_unlock(&q->mutex);
+	if (rc == 0)
+		return l;
+	unref(l);
+	return NULL;
+}
