@@ -2,12 +2,14 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/datadir.h"
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/layer.h"
+#include "ctl/upgrade.h"
 
 struct exec_options {
 	struct common_options common;
@@ -34,6 +36,21 @@ exec_keydir(const char *datadir, char keydir[static PATH_MAX], struct err *err)
 	return access(keydir, F_OK) == 0 ? 0 : datadir_keydir(datadir, keydir, err);
 }
 
+/* Programs that need more than the layer. */
+static int
+check_program(struct source *source, const char *datadir, const char *const *args, struct err *err)
+{
+	const char *slash = strrchr(args[0], '/'), *name = slash != NULL ? slash + 1 : args[0];
+
+	if (strcmp(name, "pg_upgrade") == 0)
+		return upgrade_check(source, datadir, args, err);
+	if (strcmp(name, "pg_createsubscriber") != 0)
+		return 0;
+	err_set(err, ERR_REFUSED, "pg_createsubscriber cannot be used on an encrypted data directory");
+	err_detail(err, "It gives the directory a new system identifier, to which its keys do not belong.");
+	return err_hint(err, "Make a new cluster with \"walcrypt-ctl initdb\" and subscribe it.");
+}
+
 static int
 exec_run(void *options, const char **args, size_t nargs, struct err *err)
 {
@@ -45,7 +62,8 @@ exec_run(void *options, const char **args, size_t nargs, struct err *err)
 	if (datadir_option(o->datadir, datadir, err) != 0 || exec_keydir(datadir, keydir, err) != 0 ||
 	    source_find(&source, o->common.config, o->kek, datadir, NULL, err) != 0)
 		return -1;
-	if (program_find(args[0], datadir, program, err) != 0 || layer_environment(&source, err) != 0)
+	if (program_find(args[0], datadir, program, err) != 0 || check_program(&source, datadir, args, err) != 0 ||
+	    layer_environment(&source, err) != 0)
 		goto fail;
 	/* programs that take the data directory from PGDATA need no -D of their own */
 	if (setenv("PGDATA", datadir, 1) != 0 || setenv("WALCRYPT_DATADIR", datadir, 1) != 0) {
