@@ -25,6 +25,8 @@ say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),@:,@printf '  %-5s %s\
 
 src = $(patsubst %.c,$(B)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
 COMMON := $(call src,common)
+# what a preloaded library has no use for: key servers are the helper's business
+LAYER_COMMON := $(filter-out %/http.o,$(COMMON))
 CORE := $(call src,walcrypt)
 KEYMGR := $(call src,keymgr)
 REPLICATION := $(call src,replication)
@@ -63,11 +65,11 @@ $(B)/bin/walcrypt-ctl: $(CTL) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lpq -lcurl -lcrypto -ljansson -lisal
 
 # A private libcrypto with hidden symbols: a server that brings another OpenSSL must not meet ours.
-$(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(COMMON) storage/exports.map
+$(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(LAYER_COMMON) storage/exports.map
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-Bsymbolic -Wl,--exclude-libs,ALL -Wl,--version-script=storage/exports.map \
-		-o $@ $(STORAGE) $(CORE) $(COMMON) -l:libcrypto.a -lisal -ldl
+		-o $@ $(STORAGE) $(CORE) $(LAYER_COMMON) -l:libcrypto.a -lisal -ldl
 
 # tests/unit/failmalloc.h: unit tests can make each of our allocations fail.
 WRAP := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc strdup strndup secmem_alloc)
@@ -79,7 +81,7 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(REPLICATION) $(KEYMGR) $(COR
 $(B)/tests/%: $(B)/obj/tests/bench/%.o $(B)/obj/tests/unit/walmake.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcrypto -ljansson -lisal
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcurl -lcrypto -ljansson -lisal
 
 # PostgreSQL's own page checksum: the one server header the core includes.
 $(B)/obj/walcrypt/page_checksum.o: BASE += -isystem $(PG_INCLUDE)
