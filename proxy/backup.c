@@ -129,6 +129,7 @@ chain_make(struct session *s, struct err *err)
 	                                .downstream = s->node->keyset,
 	                                .keyfiles = keyfiles,
 	                                .nkeyfiles = files->n,
+	                                .relation_id = s->node->info.relation_id,
 	                                .guard = b->guard,
 	                                .verify = b->wants.verify_checksums && upstream_facts(s->up)->checksums,
 	                                .checksums = b->wants.checksums,

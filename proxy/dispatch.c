@@ -20,6 +20,8 @@ session_ready(struct session *s)
 	s->stream = NULL;
 	backup_free(s->backup);
 	s->backup = NULL;
+	upload_free(s->upload);
+	s->upload = NULL;
 	command_free(&s->command);
 	registry_lock(&s->proxy->registry);
 	s->card.command[0] = '\0';
@@ -264,6 +266,9 @@ command(struct session *s)
 		return;
 	case COMMAND_BASE_BACKUP:
 		backup_begin(s);
+		return;
+	case COMMAND_UPLOAD_MANIFEST:
+		upload_begin(s);
 		return;
 	default:
 		break;

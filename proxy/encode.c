@@ -79,6 +79,8 @@ encode_result(struct buffer *out, const PGresult *res, struct err *err)
 		return message_empty_query(out, err);
 	case PGRES_COPY_OUT:
 		return message_copy_out(out, err);
+	case PGRES_COPY_IN:
+		return message_copy_in(out, err);
 	case PGRES_COPY_BOTH:
 		return message_copy_both(out, err);
 	case PGRES_FATAL_ERROR:

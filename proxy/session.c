@@ -28,8 +28,11 @@ static const struct {
                       "the authentication took too long"},
     [SESSION_CONNECTING] = {"connecting", BIT(SESSION_READY) | OUT, 0, NULL},
     [SESSION_READY] = {"ready", BIT(SESSION_COMMAND) | OUT, 0, NULL},
-    [SESSION_COMMAND] = {"command", BIT(SESSION_READY) | BIT(SESSION_BACKUP) | BIT(SESSION_STREAM) | OUT, 0, NULL},
+    [SESSION_COMMAND] = {"command",
+                         BIT(SESSION_READY) | BIT(SESSION_BACKUP) | BIT(SESSION_UPLOAD) | BIT(SESSION_STREAM) | OUT, 0,
+                         NULL},
     [SESSION_BACKUP] = {"backup", BIT(SESSION_READY) | OUT, 0, NULL},
+    [SESSION_UPLOAD] = {"upload", BIT(SESSION_READY) | OUT, 0, NULL},
     [SESSION_STREAM] = {"stream", BIT(SESSION_READY) | BIT(SESSION_DRAIN) | OUT, 0, NULL},
     [SESSION_DRAIN] = {"drain", BIT(SESSION_READY) | OUT, 10, "the client did not end the stream in time"},
     [SESSION_CLOSING] = {"closing", BIT(SESSION_CLOSED), 5, NULL},
@@ -313,6 +316,7 @@ takes_messages(const struct session *s)
 		return true;
 	case SESSION_AUTH:
 		return auth_waits(s);
+	case SESSION_UPLOAD:
 	case SESSION_STREAM:
 	case SESSION_DRAIN:
 		return s->up == NULL || !upstream_blocked(s->up);
@@ -337,6 +341,8 @@ session_process(struct session *s)
 			auth_message(s, &m);
 		else if (s->state == SESSION_READY)
 			dispatch_message(s, &m);
+		else if (s->state == SESSION_UPLOAD)
+			upload_message(s, &m);
 		else
 			stream_message(s, &m);
 	}
@@ -437,6 +443,7 @@ session_free(struct session *s)
 	upstream_free(s->buried);
 	stream_free(s->stream);
 	backup_free(s->backup);
+	upload_free(s->upload);
 	command_free(&s->command);
 	free(s->options);
 	free(s->temporary_slot);

@@ -6,6 +6,7 @@
  *   STARTUP -> TLS -> STARTUP                          a TLS handshake, when there is one
  *   STARTUP -> AUTH -> CONNECTING -> READY             AUTH -> READY on the console
  *   READY -> COMMAND -> READY                          COMMAND -> STREAM -> DRAIN -> READY, COMMAND -> BACKUP -> READY
+ *                                                      COMMAND -> UPLOAD -> READY
  *   any -> CLOSING -> CLOSED                           CLOSING: the client is told why; CLOSED: freed in this round
  */
 #ifndef PROXY_SESSION_INTERN_H
@@ -32,7 +33,7 @@
 #define SESSION_OUT_LOW (64u << 10)
 #define SESSION_OUT_MAX (4u << 20)
 /* What a client may have sent ahead. */
-#define SESSION_IN_HIGH (64u << 10)
+#define SESSION_IN_HIGH (1u + 4u + MESSAGE_COMMAND_MAX) /* the longest message must fit */
 
 enum session_state {
 	SESSION_STARTUP,
@@ -42,6 +43,7 @@ enum session_state {
 	SESSION_READY,
 	SESSION_COMMAND,
 	SESSION_BACKUP,
+	SESSION_UPLOAD,
 	SESSION_STREAM,
 	SESSION_DRAIN,
 	SESSION_CLOSING,
@@ -51,6 +53,7 @@ enum session_state {
 struct stream;
 struct backup;
 struct auth;
+struct upload;
 
 /* What becomes of the upstream's answers now; the meaning is that of struct upstream_handler. */
 struct session_mode {
@@ -94,6 +97,7 @@ struct session {
 	void (*answered)(struct session *s, const PGresult *res);
 	struct stream *stream;
 	struct backup *backup;
+	struct upload *upload;
 };
 
 /* The only mover; logs, and sets the state's time limit. */
@@ -162,6 +166,11 @@ void stream_ask_keepalive(struct session *s);
 /* The upstream is gone; true when the stream goes on to its end without it. */
 bool stream_survives(struct session *s);
 void stream_free(struct stream *st);
+
+/* upload.c: UPLOAD_MANIFEST */
+void upload_begin(struct session *s);
+void upload_message(struct session *s, const struct message *m);
+void upload_free(struct upload *u);
 
 /* backup.c: BASE_BACKUP */
 void backup_begin(struct session *s);

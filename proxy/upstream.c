@@ -323,6 +323,7 @@ upstream_query(struct upstream *u, const char *sql, struct err *err)
 	if (u->state == UPSTREAM_DEAD || !PQsendQuery(u->conn, sql))
 		return upstream_error(u, err, "could not send a command to");
 	u->state = UPSTREAM_BUSY;
+	u->uploads = strcmp(sql, "UPLOAD_MANIFEST") == 0;
 	u->heard = ev_now(u->loop);
 	u->unread = u->dry = 0;
 	u->paused = false;
@@ -342,10 +343,11 @@ upstream_copy_put(struct upstream *u, const uint8_t *data, size_t len, struct er
 	return 0;
 }
 
-int
-upstream_copy_done(struct upstream *u, struct err *err)
+/* why NULL: CopyDone. */
+static int
+copy_end(struct upstream *u, const char *why, struct err *err)
 {
-	if (u->state == UPSTREAM_DEAD || PQputCopyEnd(u->conn, NULL) != 1)
+	if (u->state == UPSTREAM_DEAD || PQputCopyEnd(u->conn, why) != 1)
 		return upstream_error(u, err, "could not send to");
 	flush(u);
 	if (u->state == UPSTREAM_BUSY)
@@ -353,6 +355,18 @@ upstream_copy_done(struct upstream *u, struct err *err)
 	if (!u->paused)
 		upstream_pump(u);
 	return 0;
+}
+
+int
+upstream_copy_done(struct upstream *u, struct err *err)
+{
+	return copy_end(u, NULL, err);
+}
+
+int
+upstream_copy_fail(struct upstream *u, const char *why, struct err *err)
+{
+	return copy_end(u, why, err);
 }
 
 bool

@@ -41,6 +41,7 @@ struct upstream_handler {
 	void (*result)(void *owner, PGresult *res);
 	/* The payload of a CopyData message, lent and writable. 0; 1: taken, but call no more until upstream_resume. */
 	int (*copy)(void *owner, uint8_t *data, size_t len);
+	/* PGRES_COPY_IN comes as a result: the server takes data until upstream_copy_done or _fail. */
 	/* The server ended its side of the COPY. waits: by CopyDone, and it waits for ours; results follow in any case, and
 	 * first may be the first of them already: an error always is. */
 	void (*copy_end)(void *owner, bool waits, const PGresult *first);
@@ -82,6 +83,8 @@ int upstream_query(struct upstream *u, const char *sql, struct err *err);
  * until `flushed`. */
 int upstream_copy_put(struct upstream *u, const uint8_t *data, size_t len, struct err *err);
 int upstream_copy_done(struct upstream *u, struct err *err);
+/* The same, but the server shall not take what was sent: why is what it says. */
+int upstream_copy_fail(struct upstream *u, const char *why, struct err *err);
 bool upstream_blocked(const struct upstream *u);
 /* After copy returned 1. Calls the handler for what libpq holds already. */
 void upstream_resume(struct upstream *u);

@@ -30,6 +30,7 @@ struct upstream {
 	PGresult *answer;  /* of the present question */
 	char parting[256]; /* what the server said last while nothing was asked of it */
 	bool paused, pumping, again;
+	bool uploads;   /* the present command takes data: UPLOAD_MANIFEST */
 	bool eof;       /* libpq says that the connection is gone; what it holds still counts */
 	unsigned widen; /* reads that may still enlarge libpq's buffer */
 	unsigned dry;   /* reads since the last whole message */

@@ -47,15 +47,18 @@ pump_result(struct upstream *u)
 	status = PQresultStatus(res);
 	if (status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
 		u->state = UPSTREAM_COPY;
-	if (status == PGRES_COPY_IN) {
+	if (status == PGRES_COPY_IN && !u->uploads) {
 		struct err err = {0};
 
 		PQclear(res);
-		err_set(&err, ERR_FAILED, "upstream \"%s\" began a COPY that no replication command has", u->name);
+		err_set(&err, ERR_FAILED, "upstream \"%s\" began a COPY that was not asked for", u->name);
 		err_sqlstate(&err, "08P01");
 		upstream_fail(u, &err);
 		return false;
 	}
+	if (status == PGRES_COPY_IN)
+		/* libpq says so as often as it is asked, until we end it */
+		u->paused = true;
 	u->handler->result(u->owner, res);
 	return true;
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "replication/autoconf.h"
+#include "replication/incrfile.h"
+#include "replication/manifest_key.h"
 #include "replication/memberkind.h"
 #include "replication/memberout.h"
 #include "replication/pagecut.h"
@@ -17,7 +19,9 @@ struct backupstage {
 	struct backupstage_conf conf;
 	struct backupstage_file *keyfiles; /* our copies */
 	char *guard;
+	char relation_id[KEY_ID_HEX_LEN];
 	struct relrekey *relrekey;
+	struct incrfile incrfile;
 	struct walfile walfile;
 	struct memberout out;
 	struct backupstage_counts counts;
@@ -57,7 +61,8 @@ insert_keys(struct backupstage *b, struct err *err)
 		if ((rc = memberout_insert(&b->out, name, b->keyfiles[i].data, b->keyfiles[i].len, err)) < 0)
 			return -1;
 	}
-	return paused;
+	snprintf(name, sizeof(name), MANIFEST_KEY_PATH "%s", b->relation_id);
+	return (rc = memberout_insert(&b->out, name, "", 0, err)) < 0 ? -1 : paused | rc;
 }
 
 static int
@@ -92,7 +97,7 @@ static void
 count(struct backupstage *b)
 {
 	struct backupstage_counts *n = &b->counts;
-	bool relation = b->kind == MEMBER_RELATION, wal = is_wal(b);
+	bool relation = b->kind == MEMBER_RELATION || b->kind == MEMBER_INCREMENTAL, wal = is_wal(b);
 
 	if (b->member.type != TAR_FILE)
 		return;
@@ -117,6 +122,8 @@ begin_member(struct backupstage *b, const struct tar_member *m, struct err *err)
 	b->keyset_seen = b->keyset_seen || b->kind == MEMBER_KEYSET;
 	if (b->kind == MEMBER_CONF && b->inserted)
 		return damaged(err, "postgresql.auto.conf comes behind pg_control in the base backup");
+	if (b->kind == MEMBER_INCREMENTAL)
+		incrfile_begin(&b->incrfile, &b->file, m->size);
 	if (is_wal(b) && walfile_begin(&b->walfile, &b->file, m->size, err) != 0)
 		return -1;
 	if (b->kind == MEMBER_DROP || is_held(b))
@@ -162,9 +169,11 @@ take_pages(void *arg, uint8_t *pages, size_t n, struct err *err)
 			return -1;
 		return memberout_data(&b->out, pages, n * PAGE_LEN, err);
 	}
+	if (b->kind == MEMBER_INCREMENTAL && incrfile_pages(&b->incrfile, b->relrekey, pages, n, err) != 0)
+		return -1;
 	if (b->kind == MEMBER_WAL_MAYBE)
 		decide(b, pages);
-	if (b->kind == MEMBER_OTHER)
+	if (!is_wal(b))
 		return memberout_data(&b->out, pages, n * PAGE_LEN, err);
 	for (; n > 0; n--, pages += PAGE_LEN, paused |= rc)
 		if ((rc = put_wal(b, pages, err)) < 0)
@@ -200,6 +209,8 @@ flush(struct backupstage *b, struct err *err)
 
 	if (b->kind == MEMBER_RELATION && b->cut.n > 0)
 		memset(b->cut.page, 0, b->cut.n);
+	if (b->kind == MEMBER_INCREMENTAL && incrfile_end(&b->incrfile, b->cut.page, b->cut.n, err) != 0)
+		return -1;
 	if (b->kind != MEMBER_WAL)
 		return memberout_data(&b->out, b->cut.page, b->cut.n, err);
 	if (walfile_finish(&b->walfile, b->cut.page, &npages, err) != 0)
@@ -332,6 +343,7 @@ backupstage_free(struct stage *stage)
 	buffer_free(&b->held);
 	memberout_free(&b->out);
 	relrekey_free(b->relrekey);
+	incrfile_free(&b->incrfile);
 	wal_cipher_free(b->walfile.cipher);
 	walrekey_free(b->walfile.rekey);
 	stage_free(b->base.next);
@@ -354,6 +366,7 @@ copy_conf(struct backupstage *b, const struct backupstage_conf *conf, struct err
 		memcpy(data, f->data, f->len);
 		b->keyfiles[i].len = f->len;
 	}
+	snprintf(b->relation_id, sizeof(b->relation_id), "%s", conf->relation_id != NULL ? conf->relation_id : "");
 	return (b->guard = strdup(conf->guard)) != NULL ? 0 : err_nomem(err);
 }
 

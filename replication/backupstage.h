@@ -7,10 +7,11 @@
  *                    zeros (PostgreSQL never reads it)
  *   WAL files        (-X fetch) as walfile.h says; clear ones under a random generation drawn for each file
  *   pg_cryptokeys/   the upstream's is dropped, its keyset.json shown to the owner; the downstream's own put in, in the
- *                    main archive, before global/pg_control or at its end
+ *                    main archive, before global/pg_control or at its end, with relation_id.<id>, by which a manifest
+ *                    tells the relation key (manifest_key.h)
  *   postgresql.auto.conf of the main archive: the guard (autoconf.h); made when there is none
  *   pgsql_tmp        dropped: the server skips it, and it would be clear text
- *   INCREMENTAL.*    refused
+ *   INCREMENTAL.*    of relation files: their blocks as theirs (incrfile.h)
  *   the rest         untouched
  */
 #ifndef REPLICATION_BACKUPSTAGE_H
@@ -42,6 +43,7 @@ struct backupstage_conf {
 	const struct keyset *upstream, *downstream; /* NULL: clear; must outlive the stage */
 	const struct backupstage_file *keyfiles;    /* the downstream's; copied */
 	size_t nkeyfiles;
+	const char *relation_id;    /* of the downstream's relation key, in hex; copied */
 	const char *guard;          /* lines for postgresql.auto.conf, each ended by a newline; copied */
 	bool verify;                /* page checksums of what comes encrypted */
 	enum digest_kind checksums; /* of the manifest */

@@ -87,6 +87,7 @@ struct command_backup {
 	bool progress;
 	bool tablespace_map; /* tar format */
 	bool verify_checksums;
+	bool incremental;           /* upon the manifest that was uploaded last */
 	enum digest_kind checksums; /* DIGEST_NONE without a manifest */
 };
 int command_backup(const struct command *cmd, struct command_backup *b, struct err *err);

@@ -78,7 +78,8 @@ command_backup(const struct command *cmd, struct command_backup *b, struct err *
 	b->checksums = DIGEST_NONE;
 	b->verify_checksums = true;
 	if (backup_bool(cmd, "verify_checksums", &b->verify_checksums, err) != 0 ||
-	    backup_bool(cmd, "wal", &b->wal, err) != 0 || backup_bool(cmd, "progress", &b->progress, err) != 0 ||
+	    backup_bool(cmd, "incremental", &b->incremental, err) != 0 || backup_bool(cmd, "wal", &b->wal, err) != 0 ||
+	    backup_bool(cmd, "progress", &b->progress, err) != 0 ||
 	    backup_bool(cmd, "tablespace_map", &b->tablespace_map, err) != 0)
 		return -1;
 	return backup_manifest(cmd, b, err);
@@ -114,7 +115,6 @@ check_backup(const struct command *cmd, struct err *err)
 	const struct command_option *target = command_option(cmd, "target");
 	const struct command_option *compression = command_option(cmd, "compression");
 	struct command_backup backup;
-	bool incremental = false;
 
 	if (check_known(cmd, err) != 0)
 		return -1;
@@ -129,11 +129,6 @@ check_backup(const struct command *cmd, struct err *err)
 	if (compression != NULL && command_option(cmd, "compression_detail") != NULL)
 		return refuse(err, "walcrypt-proxy cannot encrypt a base backup that the server compresses",
 		              "Leave the option compression_detail out.");
-	if (backup_bool(cmd, "incremental", &incremental, err) != 0)
-		return -1;
-	if (incremental)
-		return refuse(err, "walcrypt-proxy does not take incremental base backups",
-		              "Take a full backup: use pg_basebackup without --incremental.");
 	return command_backup(cmd, &backup, err);
 }
 
@@ -152,9 +147,6 @@ command_check(const struct command *cmd, struct err *err)
 			return refuse(err, "walcrypt-proxy does not make logical replication slots",
 			              "Connect to the server itself for logical replication.");
 		return 0;
-	case COMMAND_UPLOAD_MANIFEST:
-		return refuse(err, "walcrypt-proxy does not take incremental base backups",
-		              "Take a full backup: use pg_basebackup without --incremental.");
 	case COMMAND_BASE_BACKUP:
 		return check_backup(cmd, err);
 	case COMMAND_EMPTY:
@@ -163,6 +155,7 @@ command_check(const struct command *cmd, struct err *err)
 	case COMMAND_TIMELINE_HISTORY:
 	case COMMAND_DROP_SLOT:
 	case COMMAND_READ_SLOT:
+	case COMMAND_UPLOAD_MANIFEST:
 	case COMMAND_ALTER_SLOT:
 	case COMMAND_START_PHYSICAL:
 		return 0;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "replication/autoconf.h"
+#include "replication/incrfile.h"
 #include "replication/walfile.h"
 
 const char *
@@ -55,7 +56,7 @@ relation_kind(const struct tar_member *m, enum memberkind *kind, struct err *err
 int
 memberkind_of(const struct tar_member *m, bool main, enum memberkind *kind, struct pgfile *file, struct err *err)
 {
-	const char *name = memberkind_name(m), *base = strrchr(name, '/');
+	const char *name = memberkind_name(m);
 	bool plain = m->type == TAR_FILE;
 
 	*kind = MEMBER_OTHER;
@@ -68,10 +69,9 @@ memberkind_of(const struct tar_member *m, bool main, enum memberkind *kind, stru
 		*kind = MEMBER_DROP;
 	if (*kind == MEMBER_DROP || !plain)
 		return 0;
-	if (strncmp(base != NULL ? base + 1 : name, "INCREMENTAL.", 12) == 0) {
-		err_set(err, ERR_REFUSED, "the base backup is incremental: \"%.150s\"", name);
-		err_hint(err, "Take a full backup: use pg_basebackup without --incremental.");
-		return err_sqlstate(err, "0A000");
+	if (file->kind == PGFILE_OTHER && incrfile_parse(name, !main, file)) {
+		*kind = MEMBER_INCREMENTAL;
+		return m->size <= INCRFILE_MAX_LEN ? 0 : too_large(m, "incremental file", "all blocks of 1 GiB", err);
 	}
 	if (main && strcmp(name, "postgresql.auto.conf") == 0) {
 		*kind = MEMBER_CONF;

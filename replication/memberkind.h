@@ -12,6 +12,7 @@
 enum memberkind {
 	MEMBER_OTHER,
 	MEMBER_RELATION,
+	MEMBER_INCREMENTAL, /* some blocks of a relation file; file describes that */
 	MEMBER_WAL,
 	MEMBER_WAL_MAYBE, /* called like a WAL segment, outside pg_wal: its first page says */
 	MEMBER_CONF,      /* postgresql.auto.conf */

@@ -8,18 +8,15 @@
 #define READ_ROOM 4096
 
 static const size_t phase_max[] = {
-    [MESSAGE_STARTUP] = MESSAGE_STARTUP_MAX,
-    [MESSAGE_AUTH] = MESSAGE_AUTH_MAX,
-    [MESSAGE_COMMAND] = MESSAGE_COMMAND_MAX,
-    [MESSAGE_COPY] = MESSAGE_COPY_MAX,
+    [MESSAGE_STARTUP] = MESSAGE_STARTUP_MAX, [MESSAGE_AUTH] = MESSAGE_AUTH_MAX,
+    [MESSAGE_COMMAND] = MESSAGE_COMMAND_MAX, [MESSAGE_COPY] = MESSAGE_COPY_MAX,
+    [MESSAGE_UPLOAD] = MESSAGE_COMMAND_MAX,
 };
 
 /* Every type byte that a client of protocol 3 can send; in the phases before a session stands only few make sense. */
 static const char *const phase_types[] = {
-    [MESSAGE_STARTUP] = "",
-    [MESSAGE_AUTH] = "pX",
-    [MESSAGE_COMMAND] = "QXPBEDCSHFdcf",
-    [MESSAGE_COPY] = "dcfXHS",
+    [MESSAGE_STARTUP] = "",    [MESSAGE_AUTH] = "pX",       [MESSAGE_COMMAND] = "QXPBEDCSHFdcf",
+    [MESSAGE_COPY] = "dcfXHS", [MESSAGE_UPLOAD] = "dcfXHS",
 };
 
 void

@@ -22,7 +22,8 @@
 #define MESSAGE_COPY_MAX 8192     /* status updates and feedback: under 50 bytes */
 
 /* What the peer may send now; decides framing and cap. */
-enum message_phase { MESSAGE_STARTUP, MESSAGE_AUTH, MESSAGE_COMMAND, MESSAGE_COPY };
+/* UPLOAD: a COPY that brings a manifest, in messages of up to 64 KiB. */
+enum message_phase { MESSAGE_STARTUP, MESSAGE_AUTH, MESSAGE_COMMAND, MESSAGE_COPY, MESSAGE_UPLOAD };
 
 struct message {
 	char type; /* 0: a startup packet */

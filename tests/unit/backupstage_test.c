@@ -97,6 +97,7 @@ begin(struct run *run, enum digest_kind checksums, struct err *err)
 	                                .downstream = downstream,
 	                                .keyfiles = keyfiles,
 	                                .nkeyfiles = 2,
+	                                .relation_id = "0123456789abcdef",
 	                                .guard = downstream != NULL ? GUARD : "",
 	                                .verify = true,
 	                                .checksums = checksums,
@@ -320,7 +321,8 @@ whole(void)
 	    "0\n"
 	    "D ./pg_wal/archive_status/ 0\nm  0\nM pg_wal/00000002.history 6\nm  0\n"
 	    "D pg_cryptokeys/ 0\nm  0\nD pg_cryptokeys/live/ 0\nm  0\nM pg_cryptokeys/live/keyset.json 2\nm  0\n"
-	    "M pg_cryptokeys/live/relation.wkey 7\nm  0\nM global/pg_control 7\nm  0\na  0\n";
+	    "M pg_cryptokeys/live/relation.wkey 7\nm  0\nM pg_cryptokeys/relation_id.0123456789abcdef 0\nm  0\nM "
+	    "global/pg_control 7\nm  0\na  0\n";
 	static const char want[] = "STARTa = 1\n" GUARD "15\n1\t0/1\n{}wrappedcontrol";
 	static const struct {
 		enum spool_kind kind;
@@ -329,7 +331,8 @@ whole(void)
 	             {SPOOL_DROPPED, "base/pgsql_tmp/pgsql_tmp12.0"},
 	             {SPOOL_CHANGED, "postgresql.auto.conf"},
 	             {SPOOL_INSERTED, "pg_cryptokeys/live/keyset.json"},
-	             {SPOOL_INSERTED, "pg_cryptokeys/live/relation.wkey"}};
+	             {SPOOL_INSERTED, "pg_cryptokeys/live/relation.wkey"},
+	             {SPOOL_INSERTED, "pg_cryptokeys/relation_id.0123456789abcdef"}};
 	struct spool_entry e;
 	struct run run;
 	struct err err;
@@ -398,8 +401,8 @@ refusals(void)
 	is_mem(buffer_data(&run.sink.bytes), w.data, 8192, "and passes");
 	end(&run);
 	is_int(single(&run, &main_archive, &(struct member){"base/1/INCREMENTAL.1259", w.data, 8192}, 0, DIGEST_NONE, &err),
-	       -1, "refused: an incremental backup");
-	is_err(&err, ERR_REFUSED, "incremental", "... by name");
+	       -1, "refused: an incremental file that is none");
+	is_err(&err, ERR_DAMAGED, "incremental file in the base backup has another magic number", "... by name");
 	end(&run);
 	begin(&run, DIGEST_NONE, &err);
 	push_mark(&run, CHUNK_ARCHIVE, &main_archive, &err);
