@@ -3,6 +3,7 @@
  *
  * Every derived key has one use; it is HKDF-SHA256(data key, no salt, info) (RFC 5869) with these infos:
  *   "walcrypt page xts v1"        the XTS key of relation pages: 32 bytes for AES128, 64 for AES192 and AES256
+ *   "walcrypt lasting file v1"    of the storage layer's other files (storage/tempfile.h): 128 bytes
  *   "walcrypt wal ctr v1"         the CTR key of WAL: 16, 24 or 32 bytes
  *   "walcrypt wal generation v1"  HMAC key for generations of a proxy that encrypts plaintext upstreams: 32 bytes
  *   "walcrypt key id"             the public key id: 8 bytes
