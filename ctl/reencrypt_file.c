@@ -212,7 +212,7 @@ pages_convert(struct conversion *c, bool sparse, struct err *err)
 		c->crc = crc32_iscsi(c->w->out, (int)len, c->crc);
 		if (!(sparse && all_zero(c->w->out, len)) && fileio_pwrite(c->out, c->w->out, len, offset) != 0)
 			return err_os(err, errno, "could not write file \"%s\"", c->tmp);
-		progress_add(&c->r->progress, len);
+		progress_add(&c->r->progress, len / 2);
 	}
 	return 0;
 }
@@ -230,6 +230,8 @@ read_back(struct conversion *c, struct err *err)
 		if (fileio_pread(c->out, c->w->out, len, offset) != (ssize_t)len)
 			return err_os(err, errno, "could not read file \"%s\" back", c->tmp);
 		crc = crc32_iscsi(c->w->out, (int)len, crc);
+		/* the other half, now that it is on the disk */
+		progress_add(&c->r->progress, len - len / 2);
 	}
 	return crc == c->crc ? 0 : err_set(err, ERR_FAILED, "file \"%s\" does not read back as it was written", c->tmp);
 }

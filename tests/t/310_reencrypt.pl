@@ -102,6 +102,19 @@ SKIP: {
 	like($err, qr/has no data checksums.*--allow-no-checksums/s, '... is said');
 	($rc) = ctl_output('reencrypt', '-D', $nosums->data_dir, '--to', 'new', '--to-kek', $kek_a, '--allow-no-checksums');
 	is($rc, 0, '... and can be insisted on');
+	# postgresql.conf elsewhere, as Debian has it
+	my $elsewhere = "$tmp/postgresql.conf";
+	rename($nosums->data_dir . '/postgresql.conf', $elsewhere) or die;
+	my @args = ('-D', $nosums->data_dir, '--to', 'none', '--kek', $kek_a, '--allow-no-checksums');
+	($rc, undef, $err) = ctl_output('reencrypt', @args);
+	is($rc, 1, 'no postgresql.conf');
+	like($err, qr/HINT:  If postgresql\.conf is not in the data directory, give --server-config FILE\./, '... what to do is said');
+	ok(!-e $nosums->data_dir . '/pg_reencrypt', '... nothing was begun');
+	($rc, undef, $err) = ctl_output('reencrypt', @args, '--server-config', $elsewhere);
+	is($rc, 0, '... and with it it goes') or diag($err);
+	($rc) = ctl_output('reencrypt', '-D', $nosums->data_dir, '--to', 'new', '--to-kek', $kek_a, '--allow-no-checksums', '--server-config', $elsewhere);
+	is($rc, 0, '... and back');
+	rename($elsewhere, $nosums->data_dir . '/postgresql.conf') or die;
 	$nosums->use_layer($kek_a)->start;
 	is($nosums->safe_psql('postgres', 'SELECT 1'), '1', '... it runs');
 	$nosums->stop;
@@ -164,6 +177,10 @@ like($out, qr/^Re-encrypted \d+ files, .*\nThe directory was:    clear\nThe dire
 like($out, qr/walcrypt-ctl exec -D \Q$dir\E --kek \Q$kek_a\E -- pg_ctl -l \Q$dir\E\.log start/, '... and how to start');
 like($err, qr{re-encrypting: [\d.]+ MB in [\d.]+ s, [\d.]+ MB/s}, '... and its rate');
 ok(!-e "$dir/base/pgsql_tmp/pgsql_tmp1.0" && !-e "$dir/pg_wal/xlogtemp.99" && !glob("$dir/base/*/pg_internal.init"), '... leftovers and caches are gone');
+my @generations = map { ctl('wal', $_) =~ /: encrypted, .*, generation ([0-9a-f]{8})(?:,|$)/m ? $1 : () } grep { m{/[0-9A-F]{24}$} } glob("$dir/pg_wal/*");
+cmp_ok(scalar @generations, '>', 2, '... each WAL file is under one generation');
+is(scalar keys %{ { map { $_ => 1 } @generations } }, scalar @generations, '... of its own (W5)');
+is(join(' ', grep { hex($_) & 0x80000000 } @generations), '', '... and a server\'s, not a proxy\'s');
 unlink "$dir/$base/t3_99999";
 rmdir "$dir/pg_replslot/gone";
 encrypted_well('clear -> new', $kek_a);
