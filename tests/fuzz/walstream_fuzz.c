@@ -7,7 +7,7 @@
 #define SEGMENT (1u << 20)
 #define SYSTEM_IDENTIFIER UINT64_C(0x1122334455667788)
 
-static struct keyset *keys;
+static struct keyset *keys, *others; /* epoch 1 is another key, epoch 2 the same one */
 
 struct run {
 	struct stage *s;
@@ -38,7 +38,12 @@ feed(void *arg, uint8_t *piece, size_t len, uint64_t pos)
 static int
 run_stream(const uint8_t *choices, const uint8_t *data, size_t len, size_t step, struct sink *sink)
 {
-	struct walstream_conf conf = {.downstream = keys,
+	/* clear or encrypted on either side, with records followed or not */
+	struct walstream_conf conf = {.upstream = choices[6] % 4 == 1 ? keys : NULL,
+	                              .downstream = choices[6] / 4 % 3 == 0   ? keys
+	                                            : choices[6] / 4 % 3 == 1 ? others
+	                                                                      : NULL,
+	                              .scan = choices[6] / 16 % 2 == 1,
 	                              .system_identifier = SYSTEM_IDENTIFIER,
 	                              .tli = choices[1] % 4u + 1,
 	                              .generation = 0x80000001u,
@@ -68,6 +73,9 @@ make_keys(void)
 	memset(epochs[1].key.bytes, 1, 16);
 	if (secmem_init(1 << 16, &err) != 0 ||
 	    (keys = keyset_new(KEY_AES128, SYSTEM_IDENTIFIER, &relation, epochs, 2, &err)) == NULL)
+		abort();
+	memset(epochs[0].key.bytes, 2, 16);
+	if ((others = keyset_new(KEY_AES128, SYSTEM_IDENTIFIER, &relation, epochs, 2, &err)) == NULL)
 		abort();
 }
 
