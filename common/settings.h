@@ -40,6 +40,8 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	unsigned commands; /* the same: enum settings_command */
 	bool allow_plaintext;
 	char **client_cn;
+	char *allow_sql; /* NULL: a profile */
+	bool slotsync;   /* the same */
 };
 
 enum settings_command { SETTINGS_BACKUP = 1, SETTINGS_STREAM = 2, SETTINGS_SLOTS = 4 };

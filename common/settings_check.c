@@ -163,6 +163,10 @@ check_access(const struct settings *s, struct settings_node *n, struct err *err)
 			                      "allow_commands has \"%s\", which is none of backup, stream, slots", *p);
 		n->commands |= 1u << i;
 	}
+	if (n->allow_sql != NULL && strcmp(n->allow_sql, "none") != 0 && strcmp(n->allow_sql, "slotsync") != 0)
+		return settings_error(s, kind, n->name, "allow_sql", err, "allow_sql \"%s\" is neither none nor slotsync",
+		                      n->allow_sql);
+	n->slotsync = n->allow_sql != NULL && strcmp(n->allow_sql, "slotsync") == 0;
 	for (char **p = n->allow_addr; p != NULL && *p != NULL; p++)
 		count++;
 	if (count > 0 && (n->addr = calloc(count, sizeof(*n->addr))) == NULL)

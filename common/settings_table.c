@@ -98,6 +98,8 @@ const struct settings_option settings_options[] = {
      "let it connect, and be connected to, over a network without TLS"},
     {"node", "client_cn", SETTING_LIST, NODE(client_cn), NULL, 0, 0,
      "common names of certificates that may connect as it, comma-separated, besides its own name"},
+    {"node", "allow_sql", SETTING_TEXT, NODE(allow_sql), "none", 0, 0,
+     "SQL that it may send: none, or slotsync (the queries of a standby that synchronises logical slots)"},
     {"node", "datadir", SETTING_PATH, NODE(datadir), NULL, 0, 0, "data directory, when it is on this machine"},
     {"node", "upstream", SETTING_NAME, NODE(upstream), NULL, 0, 0,
      "the node that this one streams from, which may be a standby; not set: the one that is the primary"},

@@ -247,6 +247,7 @@ candidate_begin(struct candidate *c, const struct choice_conf *conf)
 	                           .conninfo = c->node->settings->conninfo,
 	                           .application_name = conf->application_name,
 	                           .options = conf->options,
+	                           .database = conf->database,
 	                           .connect_timeout_ms = conf->site->settings->connect_timeout_ms,
 	                           .tcp_keepalive_s = conf->site->settings->tcp_keepalive_s,
 	                           .allow_plaintext = c->node->settings->allow_plaintext};

@@ -18,6 +18,7 @@ struct choice_conf {
 	const struct site_node *node; /* the session's */
 	struct timelines *timelines;
 	const char *application_name, *options; /* of the downstream */
+	const char *database;                   /* NULL: replication alone */
 };
 
 /*

@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "proxy/encode.h"
 #include "proxy/session_intern.h"
+#include "replication/slotsync.h"
 
 void
 session_ready(struct session *s)
@@ -291,6 +292,22 @@ command(struct session *s)
 	free(sql);
 }
 
+/* Of SQL only what a slot synchronisation asks: it goes to the upstream under the role of the node's conninfo. */
+static void
+slotsync(struct session *s, const char *text)
+{
+	struct err err = {0};
+
+	if (slotsync_knows(text)) {
+		session_relay(s, text);
+		return;
+	}
+	err_set(&err, ERR_REFUSED, "walcrypt-proxy takes the queries of a slot synchronisation here, and no others");
+	err_sqlstate(&err, "42501");
+	err_hint(&err, "Connect to the server itself for SQL.");
+	session_refuse(s, &err);
+}
+
 void
 dispatch_message(struct session *s, const struct message *m)
 {
@@ -314,6 +331,8 @@ dispatch_message(struct session *s, const struct message *m)
 		session_drop(s, &err);
 	} else if (s->console)
 		console_query(s, (const char *)m->data);
+	else if (s->slotsync)
+		slotsync(s, (const char *)m->data);
 	else if (command_parse((const char *)m->data, m->len - 1, &s->command, &err) != 0 ||
 	         command_check(&s->command, &err) != 0 || identify_command(s, &err) != 0)
 		session_refuse(s, &err);

@@ -82,7 +82,8 @@ greeting_authenticated(struct session *s)
 	                           .node = s->node,
 	                           .timelines = s->proxy->timelines,
 	                           .application_name = s->startup.application_name,
-	                           .options = s->options};
+	                           .options = s->options,
+	                           .database = s->slotsync ? s->startup.database : NULL};
 	struct err err = {0};
 
 	if (identify_permit(s, &err) != 0 || message_auth_ok(&s->out, &err) != 0) {

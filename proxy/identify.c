@@ -23,6 +23,27 @@ wants_console(const struct session *s)
 	       strcmp(st->database, "walcrypt") == 0 && s->peer.door[0] == '\0';
 }
 
+static int
+no_sql(const struct session *s, struct err *err)
+{
+	const struct startup *st = &s->startup;
+
+	err_set(err, ERR_REFUSED, "this is walcrypt-proxy: it takes replication connections only");
+	err_sqlstate(err, "0A000");
+	err_detail(err, "The connection asked for database \"%s\".", st->database == NULL ? st->user : st->database);
+	return err_hint(
+	    err, "Connect to the PostgreSQL server itself for SQL; to database \"walcrypt\" for the proxy's console.");
+}
+
+static bool
+any_slotsync(const struct settings *settings)
+{
+	for (size_t i = 0; i < settings->nnodes; i++)
+		if (settings->nodes[i].slotsync)
+			return true;
+	return false;
+}
+
 int
 identify_purpose(struct session *s, struct err *err)
 {
@@ -41,13 +62,10 @@ identify_purpose(struct session *s, struct err *err)
 	s->console = wants_console(s);
 	if (s->console)
 		return 0;
-	if (st->replication == STARTUP_REPLICATION_NONE) {
-		err_set(err, ERR_REFUSED, "this is walcrypt-proxy: it takes replication connections only");
-		err_sqlstate(err, "0A000");
-		err_detail(err, "The connection asked for database \"%s\".", st->database == NULL ? st->user : st->database);
-		return err_hint(
-		    err, "Connect to the PostgreSQL server itself for SQL; to database \"walcrypt\" for the proxy's console.");
-	}
+	s->slotsync = st->replication == STARTUP_REPLICATION_NONE && st->database != NULL;
+	/* where a node may send such queries, whether this one may is told after the authentication */
+	if (st->replication == STARTUP_REPLICATION_NONE && (!s->slotsync || !any_slotsync(s->site->settings)))
+		return no_sql(s, err);
 	if (st->replication == STARTUP_REPLICATION_DATABASE) {
 		err_set(err, ERR_REFUSED, "walcrypt-proxy does not carry logical replication");
 		err_sqlstate(err, "0A000");
@@ -130,6 +148,8 @@ identify_permit(const struct session *s, struct err *err)
 		           : err_hint(err, "If it is meant to do without, set allow_plaintext = on in the section of \"%s\".",
 		                      s->node->settings->name);
 	}
+	if (s->slotsync && !s->node->settings->slotsync)
+		return no_sql(s, err);
 	if (s->console || s->node->keyset != NULL || s->node->settings->allow_clear)
 		return 0;
 	err_set(err, ERR_REFUSED, "node \"%s\" is clear: what it takes would leave the proxy unencrypted",

@@ -71,6 +71,7 @@ struct session {
 	struct site *site;
 	const struct site_node *node; /* NULL on the console */
 	bool console, admin;
+	bool slotsync; /* it synchronises slots: those queries, and nothing else */
 	struct peer peer;
 	bool counted; /* by limits, until it has authenticated */
 	struct channel channel;

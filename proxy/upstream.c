@@ -211,8 +211,9 @@ connect_start(const struct upstream_conf *conf)
 	}
 	/* the node's own string first, so that what must be as we say comes later and wins */
 	names[n] = "dbname", values[n++] = conf->conninfo;
-	names[n] = "dbname", values[n++] = "replication"; /* for .pgpass, as walreceiver has it */
-	names[n] = "replication", values[n++] = "true";
+	/* a walsender without one has none; the name is for .pgpass, as walreceiver has it */
+	names[n] = "dbname", values[n++] = conf->database != NULL ? conf->database : "replication";
+	names[n] = "replication", values[n++] = conf->database != NULL ? "database" : "true";
 	names[n] = "fallback_application_name", values[n++] = "walcrypt-proxy";
 	if (conf->application_name != NULL && *conf->application_name != '\0')
 		names[n] = "application_name", values[n++] = conf->application_name;

@@ -56,6 +56,7 @@ struct upstream_conf {
 	const char *name;                       /* of the node, for messages */
 	const char *conninfo;                   /* of the node */
 	const char *application_name, *options; /* of the downstream; NULL: none */
+	const char *database;                   /* for SQL besides replication commands; NULL: none */
 	int connect_timeout_ms;                 /* for connecting and asking */
 	int tcp_keepalive_s;                    /* 0: the system's */
 	bool allow_plaintext;                   /* it may be across a network without TLS */

@@ -106,6 +106,7 @@ refused(void)
 	    {"[walcrypt]\nauth_type = cert\nkeystore = /k\n", "ini:2: auth_type = cert needs TLS and client_tls_ca_file"},
 	    {MAIN "[node a]\nkeyset = none\nallow_addr = 10.0.0.0/8, ten\n", "ini:6: \"ten\" in allow_addr is no address"},
 	    {MAIN "[node a]\nkeyset = none\nallow_commands = backup, sql\n", "ini:6: allow_commands has \"sql\""},
+	    {MAIN "[node a]\nkeyset = none\nallow_sql = all\n", "ini:6: allow_sql \"all\" is neither none nor slotsync"},
 	    {MAIN "[listen a]\nlisten_port = 5\n", "ini:5: there is no node or profile \"a\""},
 	    {MAIN "[node a]\nkeyset = none\n[listen a]\n", "ini:6: [listen a] has no listen_port"},
 	    {MAIN "[node a]\nkeyset = none\n[listen a]\nlisten_port = 5\nlisten_addr = ::\n",
