@@ -2,10 +2,12 @@
 # replication, slots, statistics; and whoever of the three is killed, streaming resumes by itself.
 use strict;
 use warnings;
+use POSIX ();
 use PostgreSQL::Test::Utils;
 use PostgreSQL::Test::Cluster;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Wire;
 
 my $red = Walcrypt::Node->new('red');
 $red->init(allows_streaming => 1, extra => ['-k']);
@@ -66,9 +68,35 @@ $red->reload;
 
 # a chatty upstream: small transactions, each flushed by itself, must restart no walreceiver (finding P1)
 my $log_at = { map { $_->name => -s $_->logfile } $blue, $green };
+my $from = $red->lsn('flush');
+my $ends_file = PostgreSQL::Test::Utils::tempdir() . '/ends';
+my $listener = fork() // die;
+if ($listener == 0) {    # where the messages of a stream end
+	my $wire = Walcrypt::Wire->connect($proxy);
+	open(my $ends, '>', $ends_file) or die;
+	$ends->autoflush(1);
+	$wire->startup(user => 'green', replication => 'true', application_name => 'listener');
+	$wire->until('Z');
+	$wire->send('Q', "START_REPLICATION PHYSICAL $from\0");
+	while (my ($type, $body) = $wire->message) {
+		next unless $type eq 'd' && substr($body, 0, 1) eq 'w';
+		print $ends unpack('Q>', substr($body, 1, 8)) + length($body) - 25, "\n";
+	}
+	POSIX::_exit(0);
+}
+wait_for('the listener', sub { $red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'listener'") });
 my @load = map { IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-T', 8, '-R', 800, '-f', $_, '-h', $red->host, '-p', $red->port, 'postgres' ], '<', \undef, '>&', \my $out) }
 	map { my $file = PostgreSQL::Test::Utils::tempdir() . '/load.sql'; append_to_file($file, $_); $file } "INSERT INTO t VALUES (:client_id, repeat('x', (random() * 900)::int));\n", "SELECT pg_logical_emit_message(false, 'chat', repeat('y', 1 + (random() * 20000)::int));\n";
 $_->finish for @load;
+my $until = $red->lsn('flush');
+my $last = hex((split(m{/}, $until))[0]) * 2**32 + hex((split(m{/}, $until))[1]);
+wait_for('the listener to have all', sub { my @l = split(/\n/, slurp_from($ends_file)); @l && $l[-1] >= $last });
+kill('TERM', $listener);
+waitpid($listener, 0);
+my %record = map { /lsn: ([0-9A-F]+)\/([0-9A-F]+),/ ? (hex($1) * 2**32 + hex($2) => 1) : () } `pg_waldump -p '@{[ $red->data_dir ]}/pg_wal' -s $from 2>/dev/null`;
+my @inside = grep { $_ % 8192 != 0 && $_ <= $last } split(/\n/, slurp_from($ends_file));
+cmp_ok(scalar @inside, '>', 1000, 'messages that end inside a page');
+is(scalar(grep { !$record{$_} } @inside), 0, '... all end where a record begins');
 same('after a chatty load', $blue, $green);
 for my $node ($blue, $green) {
 	my $log = slurp_from($node->logfile, $log_at->{ $node->name });
