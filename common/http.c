@@ -225,7 +225,8 @@ http_call(const struct http_peer *peer, const char *method, const char *path, co
 		goto done;
 	do
 		rc = try(curl, peer, reply, why);
-	while (is_worth_another(rc, reply->status) && reply->sent < TRIES_MAX &&
+	/* nothing sent: the deadline had passed already */
+	while (is_worth_another(rc, reply->status) && reply->sent > 0 && reply->sent < TRIES_MAX &&
 	       pause_before(reply->sent, peer->deadline_ms));
 	result = rc == CURLE_OK ? 0 : no_answer(peer, rc, why, reply, err);
 done:

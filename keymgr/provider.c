@@ -118,15 +118,23 @@ kek_check(const struct kek_conf *conf, struct err *err)
 	         "it from.");
 }
 
+static struct kek_conf
+with_defaults(const struct kek_conf *conf)
+{
+	struct kek_conf full = *conf;
+
+	full.timeout_ms = conf->timeout_ms > 0 ? conf->timeout_ms : 30000;
+	return full;
+}
+
 struct kek *
 kek_fetch(const struct kek_conf *conf, struct err *err)
 {
-	struct kek_conf full = *conf;
+	struct kek_conf full = with_defaults(conf);
 	const struct provider_scheme *scheme;
 	const char *rest;
 	struct kek *kek;
 
-	full.timeout_ms = conf->timeout_ms > 0 ? conf->timeout_ms : 30000;
 	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
 		return NULL;
 	if ((kek = secmem_alloc(sizeof(*kek), err)) == NULL)
@@ -146,22 +154,29 @@ kek_free(struct kek *kek)
 }
 
 int
-kek_create(const struct kek_conf *conf, struct err *err)
+kek_store(const struct kek_conf *conf, const struct kek *kek, struct err *err)
 {
+	struct kek_conf full = with_defaults(conf);
 	const struct provider_scheme *scheme;
 	const char *rest;
-	struct kek *kek;
-	int result;
 
-	if ((scheme = scheme_of(conf, &rest, err)) == NULL)
+	if ((scheme = scheme_of(&full, &rest, err)) == NULL)
 		return -1;
 	if (scheme->create == NULL) {
 		err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot make a cluster key", scheme->name);
 		return err_hint(err, "Make the key where the provider takes it from, and leave --create-kek away.");
 	}
-	if ((kek = secmem_alloc(sizeof(*kek), err)) == NULL)
-		return -1;
-	result = random_bytes(kek->key, sizeof(kek->key), err) != 0 ? -1 : scheme->create(rest, conf, kek, err);
+	return scheme->create(rest, &full, kek, err);
+}
+
+int
+kek_create(const struct kek_conf *conf, struct err *err)
+{
+	struct kek *kek = secmem_alloc(sizeof(*kek), err);
+	int result = -1;
+
+	if (kek != NULL && random_bytes(kek->key, sizeof(kek->key), err) == 0)
+		result = kek_store(conf, kek, err);
 	kek_free(kek);
 	return result;
 }

@@ -45,6 +45,8 @@ int kek_check(const struct kek_conf *conf, struct err *err);
 /* Make a new cluster key where the provider can (file: creates the file, mode 0600, never overwrites). ERR_REFUSED
  * where it cannot. */
 int kek_create(const struct kek_conf *conf, struct err *err);
+/* Store this cluster key as kek_create does a new one. */
+int kek_store(const struct kek_conf *conf, const struct kek *kek, struct err *err);
 /* The URI fit to be shown and logged (no secret in it). */
 void kek_reference(const struct kek_conf *conf, char *out, size_t out_len);
 
