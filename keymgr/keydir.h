@@ -12,6 +12,7 @@
 #ifndef KEYMGR_KEYDIR_H
 #define KEYMGR_KEYDIR_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,6 +30,7 @@ struct keydir_info {
 	char kek_version[64]; /* as the provider counts them; empty where it does not */
 	char provider[512];   /* a reference for people to read; never used to fetch a key */
 	char state[32];       /* "active" */
+	bool cut_off;         /* a change of the directory was cut off: these are the keys in force; repair it */
 	uint32_t wal_epoch;   /* the epoch that lies in wal.wkey; the others lie in wal-<epoch>.wkey */
 	size_t nepochs;
 	struct {
@@ -39,9 +41,10 @@ struct keydir_info {
 };
 int keydir_read_info(const char *path, struct keydir_info *info, struct err *err);
 
-/* Is there a key directory at path (a live/ below it)? */
+/* Is there a key directory at path? */
 bool keydir_exists(const char *path);
-/* Open and verify everything. */
+/* Open and verify everything. A change that was cut off does not hinder: the keys are those that repair will put in
+ * force, or has left in force. */
 struct keyset *keydir_open(const char *path, const struct kek *kek, struct err *err);
 /* Write a new key directory; path must not exist or hold nothing but a new/ without keys (where %d pointed a key
  * command that keeps a file beside the keys); durable when it returns. reference: what kek_reference says. */
@@ -50,6 +53,24 @@ int keydir_create(const char *path, const struct keyset *ks, const struct kek *k
 /* Replace the whole set durably through new/ and old/, verified by unwrapping before the old one goes. */
 int keydir_replace(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference,
                    struct err *err);
+
+/*
+ * Wrap the same keys under another cluster key, in three steps with the directory locked from the first to the last:
+ * begin (with make_new new/ is made at once, for a key command that keeps a file of its own in its %d), rewrap, end.
+ * rewrap opens the set with kek (the four errors), writes, fsyncs, opens and compares the new one, and puts it in
+ * force; the same kek twice records another reference. ERR_MIDWAY: repair finishes or undoes it. end always, once begin
+ * has succeeded.
+ */
+struct keydir_rewrap {
+	char path[PATH_MAX], new[PATH_MAX];
+	int lock;
+	bool made_new;
+};
+int keydir_rewrap_begin(const char *path, bool make_new, struct keydir_rewrap *r, struct err *err);
+int keydir_rewrap(struct keydir_rewrap *r, const struct kek *kek, const struct kek *new_kek, const char *reference,
+                  struct err *err);
+void keydir_rewrap_end(struct keydir_rewrap *r);
+
 /* Finish or undo a change that was cut off (CFE's four states); *did says what, "nothing to do" included. */
 int keydir_repair(const char *path, const char **did, struct err *err);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/durable.h"
 #include "keymgr/keydir_files.h"
@@ -343,6 +344,15 @@ file_write(const char *folder, const char *name, const void *data, size_t len, s
 	return durable_write(path, data, len, 0600, err);
 }
 
+static bool
+is_there(const char *folder, const char *name)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return access(path, F_OK) == 0;
+}
+
 int
 keydir_set_write(const char *folder, const struct keyset *ks, const struct kek *kek, const char *reference,
                  const struct keydir_info *earlier, const struct keydir_files *earlier_files, struct err *err)
@@ -362,7 +372,8 @@ keydir_set_write(const char *folder, const struct keyset *ks, const struct kek *
 	for (size_t i = 0; earlier_files != NULL && i < earlier_files->n; i++) {
 		const struct keydir_file *f = &earlier_files->file[i];
 
-		if (!keydir_is_wkey(f->name) && strcmp(f->name, KEYDIR_JSON) != 0 &&
+		/* what the new cluster key's command has put there already is the newer one */
+		if (!keydir_is_wkey(f->name) && strcmp(f->name, KEYDIR_JSON) != 0 && !is_there(folder, f->name) &&
 		    file_write(folder, f->name, f->data, f->len, err) != 0)
 			goto done;
 	}
