@@ -32,8 +32,9 @@ struct command {
 	int (*run)(void *options, const char **args, size_t nargs, struct err *err);
 };
 
-extern const struct command command_build, command_exec, command_initdb, command_key_init, command_key_repair,
-    command_key_show, command_reencrypt, command_status, command_unlock, command_verify, command_wal;
+extern const struct command command_build, command_exec, command_initdb, command_key_alter, command_key_export,
+    command_key_import, command_key_init, command_key_list, command_key_move, command_key_repair, command_key_show,
+    command_key_verify, command_reencrypt, command_status, command_unlock, command_verify, command_wal;
 
 /* --kek, of a command whose struct of options is type; by_default: where the key comes from without it. */
 #define KEK_OPTION(type, by_default)                                                                                   \

@@ -5,25 +5,20 @@
  * their nodes exchange WAL: it is copied from one that is there already. An archive that shall not be able to read the
  * nodes' WAL has one of its own.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/durable.h"
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/keygen.h"
-#include "ctl/source.h"
-#include "ctl/upstream.h"
+#include "ctl/keyset_make.h"
 #include "keymgr/keydir.h"
+#include "keymgr/keystore.h"
 
 struct key_init_options {
 	struct common_options common;
@@ -45,28 +40,6 @@ static const struct option_def key_init_defs[] = {
      "the cluster's system identifier (default: asked from a configured node)", 0, 0},
     COMMON_OPTIONS,
     OPTIONS_END};
-
-/* One `key init` at a time: two at once would draw two WAL keys for one cluster. */
-static int
-keystore_lock(const char *keystore, struct err *err)
-{
-	int fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 && errno == ENOENT && durable_mkdir(keystore, 0700, err) == 0)
-		fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0) {
-		err_os(err, errno, "could not open keystore \"%s\"", keystore);
-		return err_hint(
-		    err, "Its parent folder must be there and belong to the user that runs this and the proxy: install -d "
-		         "-m 700 -o USER FOLDER");
-	}
-	if (flock(fd, LOCK_EX) != 0) {
-		err_os(err, errno, "could not lock keystore \"%s\"", keystore);
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
 
 /* Have two keysets a WAL key in common? */
 static bool
@@ -92,28 +65,25 @@ relative_find(const char *keystore, uint64_t identifier, const char *wal_key_of,
               struct err *err)
 {
 	struct keydir_info info, first;
-	struct dirent *entry;
-	DIR *dir = opendir(keystore);
-	int result = 0;
+	struct keystore_names names;
+	int result = keystore_names(keystore, &names, err);
 
 	name[0] = '\0';
-	if (dir == NULL)
-		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
-	while (result == 0 && (entry = readdir(dir)) != NULL) {
+	for (size_t i = 0; result == 0 && i < names.n; i++) {
 		char path[PATH_MAX];
 
-		if (entry->d_name[0] == '.' || (wal_key_of != NULL && strcmp(wal_key_of, entry->d_name) != 0))
+		if (wal_key_of != NULL && strcmp(wal_key_of, names.name[i]) != 0)
 			continue;
-		if ((result = path_format(path, err, "%s/%s", keystore, entry->d_name)) != 0 || !keydir_exists(path))
+		if ((result = path_format(path, err, "%s/%s", keystore, names.name[i])) != 0 || !keydir_exists(path))
 			continue;
 		if ((result = keydir_read_info(path, &info, err)) != 0 || info.system_identifier != identifier)
 			continue;
 		if (name[0] != '\0' && !share_wal_key(&first, &info))
-			result = several(name, entry->d_name, err);
-		memcpy(name, entry->d_name, strlen(entry->d_name) + 1);
+			result = several(name, names.name[i], err);
+		memcpy(name, names.name[i], sizeof(names.name[i]));
 		first = info;
 	}
-	closedir(dir);
+	keystore_names_free(&names);
 	if (result == 0 && wal_key_of != NULL && name[0] == '\0')
 		return err_set(err, ERR_USAGE, "the keystore has no keyset \"%s\" of this cluster", wal_key_of);
 	return result;
@@ -169,49 +139,6 @@ keys_make(const struct key_init_options *o, const char *keystore, uint64_t ident
 }
 
 static int
-identifier_find(const struct key_init_options *o, const struct settings *settings, uint64_t *identifier,
-                struct err *err)
-{
-	char *end;
-
-	if (o->system_identifier == NULL)
-		return upstream_system_identifier(settings, identifier, err);
-	errno = 0;
-	*identifier = strtoull(o->system_identifier, &end, 10);
-	if (*end != '\0' || errno != 0 || *identifier == 0 || o->system_identifier[0] == '-')
-		return err_set(err, ERR_USAGE, "\"%s\" is not a system identifier", o->system_identifier);
-	return 0;
-}
-
-/* The cluster key; made first if asked for and not there. */
-static struct kek *
-kek_get(struct source *source, const char *key_dir, bool create, struct err *err)
-{
-	struct kek *kek = source_fetch(source, key_dir, err);
-
-	if (kek == NULL && !create && err->os_errno == ENOENT)
-		err_hint(err, "--create-kek makes it.");
-	if (kek != NULL || !create || err->os_errno != ENOENT)
-		return kek;
-	if (kek_create(&source->conf, err) != 0)
-		return NULL;
-	printf("Made a new cluster key: %s\n"
-	       "Keep a copy where no disk failure reaches it: without it nobody can read what is encrypted.\n",
-	       source->reference);
-	return source_fetch(source, key_dir, err);
-}
-
-static bool
-name_is_plain(const char *name)
-{
-	size_t len = strlen(name);
-
-	return len > 0 && len <= SETTINGS_NAME_MAX && strcmp(name, "none") != 0 && strcmp(name, "new") != 0 &&
-	       strcmp(name, "ledger") != 0 && ((*name >= 'a' && *name <= 'z') || *name == '_') &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") == len;
-}
-
-static int
 key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 {
 	const struct key_init_options *o = options;
@@ -223,11 +150,8 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 	int lock = -1, result = -1;
 
 	(void)nargs;
-	if (!name_is_plain(args[0])) {
-		err_set(err, ERR_USAGE, "\"%s\" is not a name for a keyset", args[0]);
-		return err_hint(err, "A name has at most %d of a-z, 0-9, _ and -, and begins with a letter or _.",
-		                SETTINGS_NAME_MAX);
-	}
+	if (keyset_name_check(args[0], err) != 0)
+		return -1;
 	if (o->own_wal_key && o->wal_key_of != NULL)
 		return err_set(err, ERR_USAGE, "--own-wal-key and --wal-key-of contradict each other");
 	if (source_find(&source, o->common.config, o->kek, NULL, args[0], err) != 0)
@@ -237,7 +161,7 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		err_hint(err, "Give --config FILE, the proxy's configuration.");
 		goto done;
 	}
-	if (identifier_find(o, source.settings, &identifier, err) != 0 ||
+	if (system_identifier_find(o->system_identifier, source.settings, &identifier, err) != 0 ||
 	    (lock = keystore_lock(source.settings->keystore, err)) < 0 ||
 	    path_format(path, err, "%s/%s", source.settings->keystore, args[0]) != 0 ||
 	    path_format(new, err, "%s/new", path) != 0)
@@ -251,7 +175,7 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		err_os(err, errno, "could not create directory \"%s\"", path);
 		goto done;
 	}
-	if ((kek = kek_get(&source, new, o->create_kek, err)) == NULL ||
+	if ((kek = source_fetch_or_create(&source, new, o->create_kek, err)) == NULL ||
 	    (ks = keys_make(o, source.settings->keystore, identifier, shared, err)) == NULL ||
 	    keydir_create(path, ks, kek, source.reference, err) != 0) {
 		rmdir(new);

@@ -1,6 +1,5 @@
 #include "ctl/keydir_choice.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,35 +8,46 @@
 #include "common/settings.h"
 #include "ctl/layer.h"
 #include "ctl/source.h"
-#include "keymgr/keydir.h"
+#include "keymgr/keystore.h"
 
 /* The keysets that are there. Returns -1. */
 static int
 keysets_hint(const char *keystore, struct err *err)
 {
-	char names[200] = "", path[PATH_MAX];
-	struct dirent *entry;
+	struct keystore_names names;
 	struct err ignored;
+	char list[200] = "";
 	size_t at = 0;
-	DIR *dir;
 
-	if ((dir = opendir(keystore)) == NULL)
+	if (keystore_names(keystore, &names, &ignored) != 0) {
+		keystore_names_free(&names);
 		return err_hint(err, "That folder cannot be read.");
-	while ((entry = readdir(dir)) != NULL && at < sizeof(names))
-		if (entry->d_name[0] != '.' && path_format(path, &ignored, "%s/%s", keystore, entry->d_name) == 0 &&
-		    keydir_exists(path))
-			at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", at > 0 ? ", " : "", entry->d_name);
-	closedir(dir);
-	return at > 0 ? err_hint(err, "It has %s.", names)
+	}
+	for (size_t i = 0; i < names.n && at < sizeof(list); i++)
+		at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s", i > 0 ? ", " : "", names.name[i]);
+	keystore_names_free(&names);
+	return at > 0 ? err_hint(err, "It has %s.", list)
 	              : err_hint(err, "It has none yet: \"walcrypt-ctl key init\" makes one.");
+}
+
+int
+keystore_find(const char *config, char path[static PATH_MAX], struct err *err)
+{
+	struct settings *settings;
+	int result;
+
+	if (settings_find(config, true, &settings, err) != 0)
+		return -1;
+	result = settings->keystore != NULL ? path_format(path, err, "%s", settings->keystore)
+	                                    : err_set(err, ERR_USAGE, "\"%s\" names no keystore", settings->file);
+	settings_free(settings);
+	return result;
 }
 
 int
 keydir_named(const struct keydir_choice *c, char path[static PATH_MAX], struct err *err)
 {
-	struct settings *settings;
-	char datadir[PATH_MAX];
-	int result;
+	char datadir[PATH_MAX], keystore[PATH_MAX];
 
 	if ((c->name != NULL) + (c->datadir != NULL) + (c->keydir != NULL) != 1) {
 		err_set(err, ERR_USAGE, "name one key directory");
@@ -47,16 +57,14 @@ keydir_named(const struct keydir_choice *c, char path[static PATH_MAX], struct e
 		return path_absolute(path, c->keydir, err);
 	if (c->datadir != NULL)
 		return path_absolute(datadir, c->datadir, err) != 0 ? -1 : datadir_keydir(datadir, path, err);
-	if (settings_find(c->config, true, &settings, err) != 0)
+	if (keystore_find(c->config, keystore, err) != 0)
 		return -1;
-	if (settings->keystore == NULL)
-		result = err_set(err, ERR_USAGE, "\"%s\" names no keystore", settings->file);
-	else if (strchr(c->name, '/') != NULL || c->name[0] == '.')
-		result = err_set(err, ERR_USAGE, "\"%s\" is not the name of a keyset", c->name);
-	else if ((result = path_format(path, err, "%s/%s", settings->keystore, c->name)) == 0 && access(path, F_OK) != 0) {
-		err_set(err, ERR_USAGE, "there is no keyset \"%s\" in keystore \"%s\"", c->name, settings->keystore);
-		result = keysets_hint(settings->keystore, err);
-	}
-	settings_free(settings);
-	return result;
+	if (strchr(c->name, '/') != NULL || c->name[0] == '.')
+		return err_set(err, ERR_USAGE, "\"%s\" is not the name of a keyset", c->name);
+	if (path_format(path, err, "%s/%s", keystore, c->name) != 0)
+		return -1;
+	if (access(path, F_OK) == 0)
+		return 0;
+	err_set(err, ERR_USAGE, "there is no keyset \"%s\" in keystore \"%s\"", c->name, keystore);
+	return keysets_hint(keystore, err);
 }

@@ -14,4 +14,7 @@ struct keydir_choice {
 /* Its path. ERR_USAGE when not exactly one is named, or no keyset has the name (the hint lists those there are). */
 int keydir_named(const struct keydir_choice *c, char path[static PATH_MAX], struct err *err);
 
+/* The configuration's keystore. ERR_USAGE when there is none. */
+int keystore_find(const char *config, char path[static PATH_MAX], struct err *err);
+
 #endif

@@ -9,8 +9,10 @@
 #include "walcrypt/secmem.h"
 
 static const struct command *const commands[] = {
-    &command_initdb,   &command_exec,     &command_build,      &command_reencrypt, &command_verify, &command_wal,
-    &command_key_init, &command_key_show, &command_key_repair, &command_status,    &command_unlock,
+    &command_initdb,    &command_exec,     &command_build,      &command_reencrypt,  &command_verify,
+    &command_wal,       &command_key_init, &command_key_list,   &command_key_show,   &command_key_verify,
+    &command_key_alter, &command_key_move, &command_key_import, &command_key_export, &command_key_repair,
+    &command_status,    &command_unlock,
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -1,0 +1,17 @@
+/* keyset_make: what every command does that puts a new keyset into the keystore: key init, import, restore. */
+#ifndef CTL_KEYSET_MAKE_H
+#define CTL_KEYSET_MAKE_H
+
+#include "ctl/source.h"
+
+/* ERR_USAGE when it cannot be a keyset's name. */
+int keyset_name_check(const char *name, struct err *err);
+/* Make the folder if it is not there, and lock it: one such command at a time, as two would draw two WAL keys for one
+ * cluster. The descriptor, to be closed, or -1. */
+int keystore_lock(const char *keystore, struct err *err);
+/* given: what --system-identifier says; NULL: asked from the configured nodes. */
+int system_identifier_find(const char *given, const struct settings *settings, uint64_t *identifier, struct err *err);
+/* The cluster key; made first, and said, if create asks for it and it is not there. NULL with err. */
+struct kek *source_fetch_or_create(struct source *source, const char *key_dir, bool create, struct err *err);
+
+#endif
