@@ -82,6 +82,7 @@ $node->safe_psql('postgres', "SELECT pg_drop_replication_slot('l')");
 $node->stop('immediate');
 $node->start;
 is($node->safe_psql('postgres', 'SELECT count(*) FROM u'), '0', 'an unlogged table is reset from its init fork');
+$node->check_integrity('after a crash', restart => 1);
 is($node->safe_psql('postgres', "SELECT length(pg_read_binary_file(pg_relation_filepath('t'))) % 8192"), '0', 'pg_read_binary_file reads relation files');
 like($node->safe_psql('postgres', "SELECT encode(pg_read_binary_file(pg_relation_filepath('t')), 'escape') LIKE '%$marker%'"), qr/^t$/, 'in clear, for whom SQL would show them anyway');
 

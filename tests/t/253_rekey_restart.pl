@@ -113,6 +113,7 @@ for my $node (@node{qw(cascade same other)}) {
 	my ($rc, $o, $e) = ctl_output('verify', '-D', $node->data_dir, '--kek', $proxy->kek_uri);
 	is($rc, 0, $node->name . ': walcrypt-ctl verify is clean') or diag($o, $e);
 }
+$blue->check_integrity('blue');
 is($proxy->stop, 0, 'the proxy stops in good order');
 unlike($proxy->log, qr/is damaged|differs from what was sent/, "nothing bad in its log");
 done_testing();
