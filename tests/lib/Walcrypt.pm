@@ -53,7 +53,7 @@ sub ctl_output
 	my ($out, $err) = ('', '');
 	print "# walcrypt-ctl @args\n";
 	IPC::Run::run([ $ctl, @args ], '<', \undef, '>', \$out, '2>', \$err);
-	my $rc = $? >> 8;
+	my $rc = $? & 127 ? 128 + ($? & 127) : $? >> 8;    # a crash is no exit status 0
 	print "# walcrypt-ctl: exit $rc" . ($err ne '' ? ": $err" : '') . "\n";
 	return ($rc, $out, $err);
 }
