@@ -5,6 +5,8 @@
 #include "replication/scram.h"
 #include "replication/userlist.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
