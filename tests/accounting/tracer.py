@@ -451,7 +451,7 @@ class Tracer:
 
     # the trace
 
-    LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+|\?\?\?)\((.*)|(\+\+\+|---).*)\n?$", re.S)
+    LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+|\?\?\?) resumed>(.*)|(\w+|\?\?\?)\((.*)|(\+\+\+|---).*)\n?$", re.S)
     NO_ERRNO = re.compile(r"\(errno \d{5,}\)\s*$")
     # another process went first, or this one was killed inside the call
     CUT = re.compile(r" ?<(unfinished|detached) \.\.\.>\s*$")
@@ -472,7 +472,9 @@ class Tracer:
                     self.ended(pid)
                 continue
             if match.group(2):
-                name, rest = match.group(2), self.pending.pop(pid, (None, ""))[1] + match.group(3)
+                # "<... ??? resumed>": killed at the call's entry, which may have been shown or not
+                begun = self.pending.pop(pid, (None, ""))
+                name, rest = begun[0] if match.group(2) == "???" and begun[0] else match.group(2), begun[1] + match.group(3)
                 self.inflight.pop(pid, None)
             else:
                 name, rest = match.group(4), match.group(5)
