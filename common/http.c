@@ -1,38 +1,16 @@
 #include "common/http.h"
 
-#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
 
-#include "common/wiping.h"
+#include "common/clock.h"
+#include "common/curl.h"
 
 #define TRIES_MAX 5
-#define CONNECT_MS 5000
 #define PAUSE_MS 200 /* before the second try; doubles */
-
-int64_t
-http_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* libcurl's buffers hold tokens and keys: what it frees is wiped. */
-static int
-curl_ready(struct err *err)
-{
-	static bool ready;
-
-	if (!ready && curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiping_free, wiping_realloc, strdup, calloc) != 0)
-		return err_set(err, ERR_FAILED, "could not set up libcurl");
-	ready = true;
-	return 0;
-}
 
 static size_t
 take(char *data, size_t size, size_t n, void *arg)
@@ -84,66 +62,22 @@ is_worth_another(CURLcode rc, long status)
 static int
 no_answer(const struct http_peer *peer, CURLcode rc, const char *why, const struct http_reply *reply, struct err *err)
 {
-	if (why[0] == '\0')
-		why = curl_easy_strerror(rc);
-	switch (rc) {
-	case CURLE_WRITE_ERROR:
+	if (rc == CURLE_WRITE_ERROR)
 		return err_set(err, ERR_FAILED, "the answer of \"%s\" is longer than %zu bytes", peer->host_port,
 		               reply->room - 1);
-	case CURLE_PEER_FAILED_VERIFICATION:
-	case CURLE_SSL_ISSUER_ERROR:
-		err_set(err, ERR_UNREACHABLE, "the certificate of \"%s\" is not trusted", peer->host_port);
-		err_detail(err, "%s", why);
-		return err_hint(err, "ca_file names the certificate of the authority that signed it; the host must be the one "
-		                     "that it was made for.");
-	case CURLE_SSL_CACERT_BADFILE:
-		err_set(err, ERR_USAGE, "could not read the certificate authority's file \"%s\"", peer->ca_file);
-		return err_detail(err, "%s", why);
-	case CURLE_SSL_CERTPROBLEM:
-		err_set(err, ERR_USAGE, "could not use the client certificate \"%s\"", peer->cert_file);
-		return err_detail(err, "%s", why);
-	case CURLE_OPERATION_TIMEDOUT:
-		return err_set(err, ERR_UNREACHABLE, "\"%s\" did not answer in time", peer->host_port);
-	default:
-		err_set(err, ERR_UNREACHABLE, "could not reach \"%s\"", peer->host_port);
-		return err_detail(err, "%s", why);
-	}
+	return curl_explain(peer, rc, why, err);
 }
 
 static CURL *
 prepare(const struct http_peer *peer, const char *method, const char *path, struct curl_slist *headers,
         const char *body, struct http_reply *reply, char *why, struct err *err)
 {
-	CURL *curl = curl_easy_init();
-	size_t room = strlen(peer->host_port) + strlen(path) + 16;
-	char *url = malloc(room);
+	CURL *curl = curl_open(peer, peer->clear ? "http" : "https", path, why, err);
 	long failed;
 
-	if (curl == NULL || url == NULL) {
-		curl_easy_cleanup(curl);
-		free(url);
-		err_nomem(err);
+	if (curl == NULL)
 		return NULL;
-	}
-	snprintf(url, room, "%s://%s%s", peer->clear ? "http" : "https", peer->host_port, path);
-	/* the return values are summed up: each is 0 unless memory ran out or the library is another one */
-	failed = (long)curl_easy_setopt(curl, CURLOPT_URL, url);
-	failed |= (long)curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, peer->clear ? "http" : "https");
-	failed |= (long)curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
-	failed |= (long)curl_easy_setopt(curl, CURLOPT_PROXY, "");
-	failed |= (long)curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
-	failed |= (long)curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-	failed |= (long)curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why);
-	failed |= (long)curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-	if (peer->ca_file != NULL) {
-		failed |= (long)curl_easy_setopt(curl, CURLOPT_CAINFO, peer->ca_file);
-		failed |= (long)curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
-	}
-	if (peer->cert_file != NULL) {
-		failed |= (long)curl_easy_setopt(curl, CURLOPT_SSLCERT, peer->cert_file);
-		failed |=
-		    (long)curl_easy_setopt(curl, CURLOPT_SSLKEY, peer->key_file != NULL ? peer->key_file : peer->cert_file);
-	}
+	failed = (long)curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
 	failed |= (long)curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
 	if (strcmp(method, "GET") != 0) {
 		failed |= (long)curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body != NULL ? body : "");
@@ -151,7 +85,6 @@ prepare(const struct http_peer *peer, const char *method, const char *path, stru
 	}
 	failed |= (long)curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
 	failed |= (long)curl_easy_setopt(curl, CURLOPT_WRITEDATA, reply);
-	free(url);
 	if (failed == 0)
 		return curl;
 	curl_easy_cleanup(curl);
@@ -163,7 +96,7 @@ prepare(const struct http_peer *peer, const char *method, const char *path, stru
 static CURLcode
 try(CURL *curl, const struct http_peer *peer, struct http_reply *reply, char *why)
 {
-	int64_t left = peer->deadline_ms - http_now_ms();
+	int64_t left = peer->deadline_ms - clock_now_ms();
 	CURLcode rc;
 
 	why[0] = '\0';
@@ -171,8 +104,7 @@ try(CURL *curl, const struct http_peer *peer, struct http_reply *reply, char *wh
 	reply->body[0] = '\0';
 	if (left <= 0)
 		return CURLE_OPERATION_TIMEDOUT;
-	curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)left);
-	curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)(left < CONNECT_MS ? left : CONNECT_MS));
+	curl_limit(curl, left);
 	reply->sent++;
 	rc = curl_easy_perform(curl);
 	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply->status);
@@ -182,14 +114,14 @@ try(CURL *curl, const struct http_peer *peer, struct http_reply *reply, char *wh
 /* Wait before the next try; false: the deadline would pass. Half of the pause is random, so that many do not come back
  * at once. */
 static bool
-pause_before(unsigned tries, int64_t deadline_ms)
+pause_before(unsigned tries, const struct http_peer *peer)
 {
 	int64_t pause = (int64_t)PAUSE_MS << (tries - 1);
 	struct timespec now, wait;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	pause = pause / 2 + now.tv_nsec / 1000 % (pause / 2);
-	if (http_now_ms() + pause >= deadline_ms)
+	if ((peer->stop != NULL && *peer->stop) || clock_now_ms() + pause >= peer->deadline_ms)
 		return false;
 	wait = (struct timespec){.tv_sec = pause / 1000, .tv_nsec = pause % 1000 * 1000000};
 	nanosleep(&wait, NULL);
@@ -212,8 +144,6 @@ http_call(const struct http_peer *peer, const char *method, const char *path, co
 		err_set(err, ERR_REFUSED, "clear http is refused for \"%s\"", peer->host_port);
 		return err_hint(err, "A key may cross a network only inside TLS; http is for a server on this machine.");
 	}
-	if (curl_ready(err) != 0)
-		return -1;
 	for (; headers != NULL && *headers != NULL; headers++) {
 		if ((longer = curl_slist_append(list, *headers)) == NULL) {
 			err_nomem(err);
@@ -227,7 +157,7 @@ http_call(const struct http_peer *peer, const char *method, const char *path, co
 		rc = try(curl, peer, reply, why);
 	/* nothing sent: the deadline had passed already */
 	while (is_worth_another(rc, reply->status) && reply->sent > 0 && reply->sent < TRIES_MAX &&
-	       pause_before(reply->sent, peer->deadline_ms));
+	       pause_before(reply->sent, peer));
 	result = rc == CURLE_OK ? 0 : no_answer(peer, rc, why, reply, err);
 done:
 	curl_easy_cleanup(curl);

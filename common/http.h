@@ -7,6 +7,7 @@
 #ifndef COMMON_HTTP_H
 #define COMMON_HTTP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,7 +20,8 @@ struct http_peer {
 	bool clear;                       /* http, refused (ERR_REFUSED) unless the host is 127.0.0.1, [::1] or localhost */
 	const char *ca_file;              /* PEM; NULL: the system's */
 	const char *cert_file, *key_file; /* a client certificate; NULL: none */
-	int64_t deadline_ms;              /* by http_now_ms() */
+	int64_t deadline_ms;              /* by clock_now_ms() */
+	const atomic_bool *stop;          /* NULL, or: give up soon after it has become true */
 };
 
 struct http_reply {
@@ -30,14 +32,11 @@ struct http_reply {
 	unsigned sent; /* how often the request went out: after a second time a POST may have been carried out twice */
 };
 
-int64_t http_now_ms(void);
-
 /*
  * headers: NULL-terminated "Name: value"; body NULL: none (with POST and PUT an empty one). path begins with '/' and is
  * escaped already. A refused or lost connection and the answers 429, 500, 502, 503 and 504 are tried again with growing
  * pauses, at most five times and not beyond the deadline; any other answer is the caller's to judge. ERR_UNREACHABLE
- * with the reason when there is no answer; ERR_FAILED when it does not fit into reply->body. Not for threads that start
- * others: the first call sets libcurl up.
+ * with the reason when there is no answer; ERR_FAILED when it does not fit into reply->body.
  */
 int http_call(const struct http_peer *peer, const char *method, const char *path, const char *const *headers,
               const char *body, struct http_reply *reply, struct err *err);

@@ -7,7 +7,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/log_json.h"
+
 static atomic_int least_level = LOG_INFO;
+static atomic_bool as_json;
 static const char *const level_names[] = {"DEBUG", "LOG", "NOTICE", "WARNING", "ERROR", "FATAL"};
 static const char *const level_options[] = {"debug", "info", "notice", "warning", "error", "fatal"};
 
@@ -15,6 +18,12 @@ void
 log_set_level(enum log_level least)
 {
 	least_level = (int)least;
+}
+
+void
+log_set_json(bool json)
+{
+	as_json = json;
 }
 
 int
@@ -28,19 +37,23 @@ log_level_parse(const char *name, enum log_level *level)
 	return -1;
 }
 
-static size_t
-line_prefix(char *buf, size_t len, const char *word)
+bool
+log_wants(enum log_level level)
+{
+	return (int)level >= least_level;
+}
+
+static void
+stamp(char *buf, size_t len)
 {
 	struct timespec now;
 	struct tm tm;
-	char stamp[32];
-	int n;
+	char second[32];
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
-	strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S", &tm);
-	n = snprintf(buf, len, "%s.%03ld UTC [%d] %s:  ", stamp, now.tv_nsec / 1000000, (int)getpid(), word);
-	return n < 0 ? 0 : (size_t)n < len ? (size_t)n : len - 1;
+	strftime(second, sizeof(second), "%Y-%m-%d %H:%M:%S", &tm);
+	snprintf(buf, len, "%s.%03ld UTC", second, now.tv_nsec / 1000000);
 }
 
 /* One write per line, so that lines of several threads do not mix; a log that cannot be written has nowhere to be
@@ -53,45 +66,87 @@ line_write(char *buf, size_t used)
 		return;
 }
 
+static void
+line_text(const char *word, const char *prefix, const char *text)
+{
+	char buf[2048], when[64];
+	int n;
+
+	stamp(when, sizeof(when));
+	n = snprintf(buf, sizeof(buf) - 1, "%s [%d] %s:  %s%s%s", when, (int)getpid(), word, prefix,
+	             *prefix != '\0' ? ": " : "", text);
+	if (n < 0)
+		return;
+	if ((size_t)n >= sizeof(buf) - 1)
+		n = (int)sizeof(buf) - 2;
+	/* what others have a say in, as an application's name, must not make lines of its own */
+	for (int i = 0; i < n; i++)
+		if ((unsigned char)buf[i] < 0x20 || buf[i] == 0x7F)
+			buf[i] = buf[i] == '\n' || buf[i] == '\t' ? ' ' : '?';
+	line_write(buf, (size_t)n);
+}
+
+static void
+emit(enum log_level level, const struct log_about *about, const char *text, const struct err *err)
+{
+	const char *prefix = about != NULL && about->prefix != NULL ? about->prefix : "";
+	char buf[8192], when[64];
+	struct log_record r = {.severity = level_names[level], .text = text, .pid = (int)getpid(), .about = about};
+
+	if (!as_json) {
+		line_text(level_names[level], prefix, text);
+		if (err != NULL && err->detail[0] != '\0')
+			line_text("DETAIL", "", err->detail);
+		if (err != NULL && err->hint[0] != '\0')
+			line_text("HINT", "", err->hint);
+		return;
+	}
+	stamp(when, sizeof(when));
+	r.stamp = when;
+	if (err != NULL) {
+		r.sqlstate = err->sqlstate;
+		r.detail = err->detail;
+		r.hint = err->hint;
+	}
+	line_write(buf, log_json(buf, sizeof(buf) - 1, &r));
+}
+
 void
 log_line(enum log_level level, const char *fmt, ...)
 {
-	char buf[2048];
-	size_t used;
+	char text[1536];
 	va_list ap;
-	int n;
 
-	if ((int)level < least_level)
+	if (!log_wants(level))
 		return;
-	used = line_prefix(buf, sizeof(buf) - 1, level_names[level]);
 	va_start(ap, fmt);
-	n = vsnprintf(buf + used, sizeof(buf) - 1 - used, fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	if (n > 0)
-		used += (size_t)n < sizeof(buf) - 1 - used ? (size_t)n : sizeof(buf) - 2 - used;
-	line_write(buf, used);
+	emit(level, NULL, text, NULL);
 }
 
 void
 log_err(enum log_level level, const struct err *err, const char *context)
 {
-	char buf[1024];
-	size_t used;
+	char text[1536];
 
-	if (context != NULL && *context != '\0')
-		log_line(level, "%s: %s", context, err->text);
-	else
-		log_line(level, "%s", err->text);
-	if ((int)level < least_level)
+	if (!log_wants(level))
 		return;
-	if (err->detail[0] != '\0') {
-		used = line_prefix(buf, sizeof(buf) - 1, "DETAIL");
-		used += (size_t)snprintf(buf + used, sizeof(buf) - 1 - used, "%s", err->detail);
-		line_write(buf, used);
-	}
-	if (err->hint[0] != '\0') {
-		used = line_prefix(buf, sizeof(buf) - 1, "HINT");
-		used += (size_t)snprintf(buf + used, sizeof(buf) - 1 - used, "%s", err->hint);
-		line_write(buf, used);
-	}
+	snprintf(text, sizeof(text), "%s%s%s", context != NULL ? context : "",
+	         context != NULL && *context != '\0' ? ": " : "", err->text);
+	emit(level, NULL, text, err);
+}
+
+void
+log_about_text(enum log_level level, const struct log_about *about, const char *text)
+{
+	if (log_wants(level))
+		emit(level, about, text, NULL);
+}
+
+void
+log_about_err(enum log_level level, const struct log_about *about, const struct err *err)
+{
+	if (log_wants(level))
+		emit(level, about, err->text, err);
 }

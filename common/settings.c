@@ -276,6 +276,8 @@ settings_free(struct settings *s)
 		free(s->listens[i].name);
 	}
 	section_free("walcrypt", s);
+	free(s->http_addr);
+	free(s->http_from);
 	conf_free(s->conf);
 	free(s->keks);
 	free(s->nodes);

@@ -22,6 +22,7 @@ struct settings_kek { /* [kek NAME] */
 	char *name, *uri;
 	int timeout_ms;
 	char *token_file, *ca_file, *cert_file, *key_file, *vault_namespace; /* of servers; NULL: not set */
+	char *login, *login_mount, *login_role, *login_file;
 };
 
 struct settings_node { /* [node NAME] or [profile NAME] */
@@ -32,12 +33,14 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	char *kek;        /* name of its [kek] section; NULL when clear */
 	bool allow_clear; /* keyset NULL: it may take what its upstream sends, in clear */
 	char *datadir;
+	char *control, *control_data, *fence, *control_conninfo; /* commands and SQL of walcrypt-ctl; NULL: not set */
 	char *upstream;             /* the node that this one streams from, a standby too; NULL: whichever is the primary */
 	char **allow_addr;          /* NULL: any */
 	struct address_range *addr; /* the same, naddr of them */
 	size_t naddr;
 	char **allow_commands;
 	unsigned commands; /* the same: enum settings_command */
+	int max_sessions;  /* 0: any */
 	bool allow_plaintext;
 	char **client_cn;
 	char *allow_sql; /* NULL: a profile */
@@ -81,15 +84,29 @@ struct settings {
 	char **client_tls_protocols;
 	char *client_tls_ciphers, *client_tls13_ciphers;
 	char *keystore;                    /* absolute; NULL only then, too */
+	char *audit_log;                   /* absolute; default: "audit.log" in the keystore */
 	char *ledger;                      /* absolute; default: "ledger" in the keystore */
+	char *switchover_hook;             /* command; NULL: none */
 	char **admin_users, **stats_users; /* NULL-terminated */
 	int workers;
 	char *guard_library; /* path put into the standbys' shared_preload_libraries */
 	int connect_timeout_ms;
+	int max_sessions, drain_timeout_ms, client_idle_timeout_ms; /* 0: any, not at all, none */
+	int pause_timeout_ms;                                       /* 0: none */
+	int console_idle_timeout_ms;                                /* 0: none */
+	char *http_listen;                                          /* NULL: none */
+	char *http_addr;                                            /* the same, in two parts */
+	int http_port;
+	char **http_hosts;               /* names that a request may be for, besides addresses */
+	char **http_allow_addr;          /* NULL: loopback */
+	struct address_range *http_from; /* the same, nhttp_from of them */
+	size_t nhttp_from;
 	int wal_receiver_timeout_ms;              /* 0: none */
 	int tcp_keepalive_s, tcp_user_timeout_ms; /* 0: the system's */
 	bool allow_no_checksums;                  /* serve base backups of clusters without data checksums */
 	enum log_level log_level;
+	char *log_format;
+	bool log_json; /* the same */
 	struct settings_kek *keks;
 	size_t nkeks;
 	struct settings_node *nodes;

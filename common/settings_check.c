@@ -148,12 +148,64 @@ check_tls(struct settings *s, struct err *err)
 	return 0;
 }
 
+/* A list of addresses and networks, for the option's field. */
+static int
+parse_ranges(const struct settings *s, const char *kind, const char *name, const char *option, char *const *list,
+             struct address_range **out, size_t *n, struct err *err)
+{
+	size_t count = 0;
+
+	while (list != NULL && list[count] != NULL)
+		count++;
+	if (count > 0 && (*out = calloc(count, sizeof(**out))) == NULL)
+		return err_nomem(err);
+	for (; *n < count; (*n)++)
+		if (address_range_parse(list[*n], &(*out)[*n]) != 0) {
+			settings_error(s, kind, name, option, err, "\"%s\" in %s is no address and no network", list[*n], option);
+			return err_hint(err, "Write 10.0.0.12, 10.0.0.0/8 or fd00::/8; the bits behind a network's are zero.");
+		}
+	return 0;
+}
+
+/* http_listen: ADDRESS:PORT, an IPv6 address in brackets. */
+static int
+check_http(struct settings *s, struct err *err)
+{
+	const char *colon, *text = s->http_listen;
+	char *end;
+	long port;
+
+	if (parse_ranges(s, "walcrypt", NULL, "http_allow_addr", s->http_allow_addr, &s->http_from, &s->nhttp_from, err) !=
+	    0)
+		return -1;
+	if (text == NULL)
+		return 0;
+	colon = strrchr(text, ':');
+	port = colon == NULL ? 0 : strtol(colon + 1, &end, 10);
+	if (colon == NULL || colon == text || *end != '\0' || port < 1 || port > 65535) {
+		settings_error(s, "walcrypt", NULL, "http_listen", err, "http_listen \"%s\" is no address and port", text);
+		return err_hint(err, "Write 127.0.0.1:9634 or [::1]:9634.");
+	}
+	s->http_port = (int)port;
+	if (*text == '[' && colon[-1] == ']') {
+		text++;
+		colon--;
+	}
+	if ((s->http_addr = strndup(text, (size_t)(colon - text))) == NULL)
+		return err_nomem(err);
+	if (address_text_is_loopback(s->http_addr) || s->nhttp_from > 0)
+		return 0;
+	settings_error(s, "walcrypt", NULL, "http_listen", err,
+	               "http_listen %s is not loopback: what it shows has no keys in it, but would be anybody's to see",
+	               s->http_listen);
+	return err_hint(err, "Listen on 127.0.0.1 or ::1, or say in http_allow_addr who may ask.");
+}
+
 static int
 check_access(const struct settings *s, struct settings_node *n, struct err *err)
 {
 	static const char *const commands[] = {"backup", "stream", "slots"};
 	const char *kind = n->profile ? "profile" : "node";
-	size_t count = 0;
 
 	for (char **p = n->allow_commands; p != NULL && *p != NULL; p++) {
 		int i = word(*p, commands, 3);
@@ -167,17 +219,17 @@ check_access(const struct settings *s, struct settings_node *n, struct err *err)
 		return settings_error(s, kind, n->name, "allow_sql", err, "allow_sql \"%s\" is neither none nor slotsync",
 		                      n->allow_sql);
 	n->slotsync = n->allow_sql != NULL && strcmp(n->allow_sql, "slotsync") == 0;
-	for (char **p = n->allow_addr; p != NULL && *p != NULL; p++)
-		count++;
-	if (count > 0 && (n->addr = calloc(count, sizeof(*n->addr))) == NULL)
-		return err_nomem(err);
-	for (; n->naddr < count; n->naddr++)
-		if (address_range_parse(n->allow_addr[n->naddr], &n->addr[n->naddr]) != 0) {
-			settings_error(s, kind, n->name, "allow_addr", err, "\"%s\" in allow_addr is no address and no network",
-			               n->allow_addr[n->naddr]);
-			return err_hint(err, "Write 10.0.0.12, 10.0.0.0/8 or fd00::/8; the bits behind a network's are zero.");
-		}
-	return 0;
+	return parse_ranges(s, kind, n->name, "allow_addr", n->allow_addr, &n->addr, &n->naddr, err);
+}
+
+static int
+check_log(struct settings *s, struct err *err)
+{
+	s->log_json = strcmp(s->log_format, "json") == 0;
+	if (s->log_json || strcmp(s->log_format, "text") == 0)
+		return 0;
+	return settings_error(s, "walcrypt", NULL, "log_format", err, "log_format \"%s\" is neither text nor json",
+	                      s->log_format);
 }
 
 int
@@ -195,12 +247,16 @@ settings_check(struct settings *s, struct err *err)
 		settings_error(s, "walcrypt", NULL, "auth_type", err, "auth_type is not set");
 		return err_hint(err, "For a proxy that listens on loopback or a Unix socket only: auth_type = trust");
 	}
-	if (check_tls(s, err) != 0 || check_auth(s, err) != 0 || check_listen(s, err) != 0 ||
-	    check_users(s, "admin_users", s->admin_users, err) != 0 ||
+	if (check_log(s, err) != 0 || check_http(s, err) != 0 || check_tls(s, err) != 0 || check_auth(s, err) != 0 ||
+	    check_listen(s, err) != 0 || check_users(s, "admin_users", s->admin_users, err) != 0 ||
 	    check_users(s, "stats_users", s->stats_users, err) != 0)
 		return -1;
 	if (s->ledger == NULL && asprintf(&s->ledger, "%s/ledger", s->keystore) < 0) {
 		s->ledger = NULL;
+		return err_nomem(err);
+	}
+	if (s->audit_log == NULL && asprintf(&s->audit_log, "%s/audit.log", s->keystore) < 0) {
+		s->audit_log = NULL;
 		return err_nomem(err);
 	}
 	return 0;

@@ -11,16 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
+
 extern char **environ;
-
-static int64_t
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 struct pipes {
 	int out[2], err[2], failed[2]; /* failed: closed by exec, else carries errno */
@@ -74,11 +67,10 @@ fail:
 	_exit(127);
 }
 
-/* Keep the end of what the program says on stderr: the last lines usually tell why. */
-static void
-stderr_keep(struct subprocess *p, size_t *used, const char *data, size_t len)
+void
+subprocess_keep(char kept[static SUBPROCESS_STDERR_MAX], size_t *used, const char *data, size_t len)
 {
-	size_t room = sizeof(p->err_text) - 1;
+	size_t room = SUBPROCESS_STDERR_MAX - 1;
 
 	if (len > room) {
 		data += len - room;
@@ -87,12 +79,12 @@ stderr_keep(struct subprocess *p, size_t *used, const char *data, size_t len)
 	if (*used + len > room) {
 		size_t drop = *used + len - room;
 
-		memmove(p->err_text, p->err_text + drop, *used - drop);
+		memmove(kept, kept + drop, *used - drop);
 		*used -= drop;
 	}
-	memcpy(p->err_text + *used, data, len);
+	memcpy(kept + *used, data, len);
 	*used += len;
-	p->err_text[*used] = '\0';
+	kept[*used] = '\0';
 }
 
 /* Read what comes until both pipes end. 1: the deadline passed; 2: too much output. */
@@ -104,7 +96,7 @@ collect(struct subprocess *p, struct pipes *pipes, int64_t deadline)
 
 	while (pipes->out[0] >= 0 || pipes->err[0] >= 0) {
 		struct pollfd fds[2] = {{pipes->out[0], POLLIN, 0}, {pipes->err[0], POLLIN, 0}};
-		int64_t left = deadline == 0 ? -1 : deadline - now_ms();
+		int64_t left = deadline == 0 ? -1 : deadline - clock_now_ms();
 		ssize_t n;
 
 		if (deadline != 0 && left <= 0)
@@ -126,7 +118,7 @@ collect(struct subprocess *p, struct pipes *pipes, int64_t deadline)
 		if (fds[1].revents != 0) {
 			n = read(pipes->err[0], chunk, sizeof(chunk));
 			if (n > 0)
-				stderr_keep(p, &err_used, chunk, (size_t)n);
+				subprocess_keep(p->err_text, &err_used, chunk, (size_t)n);
 			else if (n == 0)
 				close_fd(&pipes->err[0]);
 		}
@@ -147,7 +139,7 @@ reap(pid_t pid, int *status, int64_t deadline)
 			return 0;
 		if (got < 0 && errno != EINTR)
 			return 1;
-		if (deadline != 0 && now_ms() >= deadline)
+		if (deadline != 0 && clock_now_ms() >= deadline)
 			return 1;
 		if (deadline != 0)
 			nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
@@ -158,7 +150,7 @@ int
 subprocess_run(struct subprocess *p, struct err *err)
 {
 	struct pipes pipes = {{-1, -1}, {-1, -1}, {-1, -1}};
-	int64_t deadline = p->timeout_ms > 0 ? now_ms() + p->timeout_ms : 0;
+	int64_t deadline = p->timeout_ms > 0 ? clock_now_ms() + p->timeout_ms : 0;
 	sigset_t mask, all;
 	int status = 0, failure = 0, trouble = 0;
 	pid_t pid = -1;

@@ -37,5 +37,8 @@ int subprocess_run(struct subprocess *p, struct err *err);
 /* A copy of the environment without the named variables (NULL-terminated list); free with free(): the strings are not
  * copied. */
 char **subprocess_environment(const char *const *without);
+/* Add what a program says on stderr to what is kept of it, *used bytes so far: the end, since the last lines usually
+ * tell why. NUL-terminated. */
+void subprocess_keep(char kept[static SUBPROCESS_STDERR_MAX], size_t *used, const char *data, size_t len);
 
 #endif

@@ -10,10 +10,10 @@
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/guard.h"
-#include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/proxy_address.h"
 #include "ctl/start_line.h"
+#include "keymgr/keygen.h"
 
 struct build_options {
 	struct common_options common;

@@ -111,6 +111,14 @@ data_files_walk(const char *datadir, const char *folder, data_files_visitor *vis
 	return walk_folder(&w, folder, 0, err);
 }
 
+int
+data_files_walk_any(const char *folder, data_files_visitor *visit, void *arg, struct err *err)
+{
+	struct walk w = {.datadir = folder, .version = "PG_", .visit = visit, .arg = arg};
+
+	return walk_folder(&w, ".", 0, err);
+}
+
 static int
 list_visit(void *arg, const char *path, const struct stat *st, struct err *err)
 {

@@ -19,11 +19,11 @@
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/guard.h"
-#include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/server_setting.h"
 #include "ctl/start_line.h"
 #include "keymgr/keydir.h"
+#include "keymgr/keygen.h"
 
 struct initdb_options {
 	struct common_options common;
@@ -127,7 +127,7 @@ keys_make(struct job *job, struct err *err)
 		return (job->keys = keyset_generate(method, 0, err)) != NULL ? 0 : -1;
 	if (path_format(keydir, err, keydir_exists(copy) ? "%s" : "%s/pg_cryptokeys", copy) != 0)
 		return -1;
-	if ((other = keydir_open(keydir, job->kek, err)) == NULL)
+	if ((other = source_open_with(&job->source, keydir, job->kek, err)) == NULL)
 		return -1;
 	job->keys = keyset_bind(other, 0, err);
 	if (job->keys != NULL && job->options->method != NULL && keyset_method(other) != method) {
@@ -208,7 +208,8 @@ initdb_run(void *options, const char **args, size_t nargs, struct err *err)
 	    check_arguments(job->options, args, err) != 0 || program_find("initdb", NULL, job->program, err) != 0 ||
 	    source_find(&job->source, job->options->common.config, job->options->kek, job->datadir, NULL, err) != 0)
 		goto done;
-	if (stage_make(job, err) != 0 || (job->kek = source_fetch(&job->source, job->stage_new, err)) == NULL ||
+	if (stage_make(job, err) != 0 ||
+	    (job->kek = source_prepare(&job->source, job->stage_new, false, NULL, NULL, err)) == NULL ||
 	    keys_make(job, err) != 0 || keydir_create(job->stage, job->keys, job->kek, job->source.reference, err) != 0 ||
 	    initdb_program(job, args, err) != 0)
 		goto done;
@@ -240,5 +241,6 @@ const struct command command_initdb = {
     .style = OPTIONS_ALL,
     .max_args = 1000,
     .run = initdb_run,
+    .audited = true,
 };
 _Static_assert(sizeof(struct initdb_options) <= COMMAND_OPTIONS_MAX, "options fit");

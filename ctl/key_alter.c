@@ -57,7 +57,7 @@ struct alter {
 	const struct key_alter_options *o;
 	bool move;
 	struct source from, to;
-	struct kek *kek, *new_kek; /* new_kek NULL: fetched for each directory, whose %d its command uses */
+	struct kek *kek, *new_kek; /* NULL: fetched for each directory: an envelope, or a command that uses %d */
 	struct keystore_names names;
 	char (*path)[PATH_MAX];
 	size_t npaths;
@@ -110,12 +110,12 @@ sources_find(struct alter *a, const char *name, struct err *err)
 }
 
 static int
-same_or_not(const struct alter *a, const struct kek *new_kek, struct err *err)
+same_or_not(const struct alter *a, const struct kek *kek, const struct kek *new_kek, struct err *err)
 {
 	char id[KEY_ID_HEX_LEN], new_id[KEY_ID_HEX_LEN];
 	bool same;
 
-	if (key_id_hex(a->kek->key, sizeof(a->kek->key), id, err) != 0 ||
+	if (key_id_hex(kek->key, sizeof(kek->key), id, err) != 0 ||
 	    key_id_hex(new_kek->key, sizeof(new_kek->key), new_id, err) != 0)
 		return -1;
 	same = strcmp(id, new_id) == 0;
@@ -130,39 +130,46 @@ same_or_not(const struct alter *a, const struct kek *new_kek, struct err *err)
 }
 
 /* The new key; made (or, for a move, the present one stored) first if asked for and not there. NULL with err, or
- * with *later: a dry run does not make it. */
+ * with *later: a dry run does not make it. live: what %d becomes. */
 static struct kek *
-new_kek_get(struct alter *a, const char *key_dir, bool *later, struct err *err)
+new_kek_get(struct alter *a, const struct kek *kek, const char *live, bool *later, struct err *err)
 {
-	struct kek *kek = source_fetch(&a->to, key_dir, err);
+	bool made = false, create = a->o->create_kek && !a->o->dry_run;
+	struct kek *new_kek = source_prepare(&a->to, live, create, a->move ? kek : NULL, &made, err);
 
-	*later = false;
-	if (kek == NULL && err->os_errno == ENOENT && a->o->create_kek) {
-		if ((*later = a->o->dry_run))
-			return NULL;
-		if ((a->move ? kek_store(&a->to.conf, a->kek, err) : kek_create(&a->to.conf, err)) != 0)
-			return NULL;
+	*later = new_kek == NULL && err->os_errno == ENOENT && a->o->create_kek && a->o->dry_run;
+	if (new_kek == NULL && err->os_errno == ENOENT && !a->o->create_kek)
+		err_hint(err, "--create-kek makes it.");
+	if (made && kek_is_envelope(&a->to.conf))
+		printf("Made the key that wraps the cluster key: %s\n", a->to.reference);
+	else if (made) {
 		printf("%s: %s\n", a->move ? "Stored the cluster key" : "Made a new cluster key", a->to.reference);
 		if (!a->move)
 			printf("Keep a copy where no disk failure reaches it: without it nobody can read what is encrypted.\n");
-		kek = source_fetch(&a->to, key_dir, err);
-	} else if (kek == NULL && err->os_errno == ENOENT)
-		err_hint(err, "--create-kek makes it.");
-	if (kek != NULL && same_or_not(a, kek, err) != 0) {
-		kek_free(kek);
-		kek = NULL;
 	}
-	return kek;
+	if (new_kek != NULL && same_or_not(a, kek, new_kek, err) != 0) {
+		kek_free(new_kek);
+		new_kek = NULL;
+	}
+	return new_kek;
+}
+
+/* Is this one of those that --all means? */
+static bool
+is_meant(const struct alter *a, const struct keydir_info *info, const char *id)
+{
+	/* an envelope has a cluster key for each; whether it opens is seen next */
+	return a->kek != NULL ? strcmp(info->kek_id, id) == 0 : strcmp(info->provider, a->from.reference) == 0;
 }
 
 /* Of --all: only those under the present cluster key; each of them must open before any is changed. */
 static int
 paths_check(struct alter *a, struct err *err)
 {
-	char id[KEY_ID_HEX_LEN];
+	char id[KEY_ID_HEX_LEN] = "";
 	size_t n = 0;
 
-	if (key_id_hex(a->kek->key, sizeof(a->kek->key), id, err) != 0)
+	if (a->kek != NULL && key_id_hex(a->kek->key, sizeof(a->kek->key), id, err) != 0)
 		return -1;
 	for (size_t i = 0; i < a->npaths; i++) {
 		struct keydir_info info;
@@ -170,11 +177,11 @@ paths_check(struct alter *a, struct err *err)
 
 		if (keydir_read_info(a->path[i], &info, err) != 0)
 			return -1;
-		if (a->o->all && strcmp(info.kek_id, id) != 0) {
+		if (a->o->all && !is_meant(a, &info, id)) {
 			printf("%s: left as it is, under cluster key %s.\n", a->path[i], info.kek_id);
 			continue;
 		}
-		if ((ks = keydir_open(a->path[i], a->kek, err)) == NULL)
+		if ((ks = source_open_with(&a->from, a->path[i], a->kek, err)) == NULL)
 			return -1;
 		keyset_free(ks);
 		if (info.cut_off) {
@@ -186,24 +193,43 @@ paths_check(struct alter *a, struct err *err)
 		n++;
 	}
 	a->npaths = n;
-	return n > 0 ? 0 : err_set(err, ERR_REFUSED, "no keyset is under cluster key %s", id);
+	if (n > 0)
+		return 0;
+	return a->kek != NULL ? err_set(err, ERR_REFUSED, "no keyset is under cluster key %s", id)
+	                      : err_set(err, ERR_REFUSED, "no keyset has a cluster key of %s", a->from.reference);
 }
 
+/* Do it, or with a dry run only see that the new cluster key is to be had. */
 static int
-path_alter(struct alter *a, const char *path, struct err *err)
+path_alter(struct alter *a, const char *path, bool *later, struct err *err)
 {
-	struct kek *fetched = NULL;
+	struct kek *own = a->kek == NULL ? source_fetch(&a->from, path, err) : NULL, *fetched = NULL;
+	const struct kek *kek = a->kek != NULL ? a->kek : own, *new_kek = a->new_kek;
+	bool begun = false, command = uses_key_dir(&a->to);
 	struct keydir_rewrap r;
-	bool later;
+	char live[PATH_MAX];
 	int result = -1;
 
-	/* without %d the key is here already: nobody waits for a provider under the lock */
-	if (keydir_rewrap_begin(path, a->new_kek == NULL, &r, err) != 0)
-		return -1;
-	if ((a->new_kek != NULL || (fetched = new_kek_get(a, r.new, &later, err)) != NULL) &&
-	    keydir_rewrap(&r, a->kek, fetched != NULL ? fetched : a->new_kek, a->to.reference, err) == 0)
+	*later = false;
+	if (kek == NULL || path_format(live, err, "%s/live", path) != 0)
+		goto done;
+	/* nobody waits for a provider under the lock, unless its command leaves a file beside the keys */
+	if (new_kek == NULL && !command && (new_kek = fetched = new_kek_get(a, kek, live, later, err)) == NULL && !*later)
+		goto done;
+	if (a->o->dry_run) {
 		result = 0;
-	keydir_rewrap_end(&r);
+		goto done;
+	}
+	if (keydir_rewrap_begin(path, command, &r, err) != 0)
+		goto done;
+	begun = true;
+	if ((new_kek != NULL || (new_kek = fetched = new_kek_get(a, kek, r.new, later, err)) != NULL) &&
+	    keydir_rewrap(&r, kek, new_kek, a->to.reference, err) == 0)
+		result = 0;
+done:
+	if (begun)
+		keydir_rewrap_end(&r);
+	kek_free(own);
 	kek_free(fetched);
 	return result;
 }
@@ -211,10 +237,11 @@ path_alter(struct alter *a, const char *path, struct err *err)
 static void
 advise(const struct alter *a)
 {
-	printf("A running server or proxy goes on with the keys that it has. From its next start it needs %s: change "
-	       "WALCRYPT_KEK or the\n"
-	       "configuration, where they name %s.\n",
-	       a->to.reference, a->from.reference);
+	if (strcmp(a->to.reference, a->from.reference) != 0)
+		printf("A running server or proxy goes on with the keys that it has. From its next start it needs %s: change "
+		       "WALCRYPT_KEK or the\n"
+		       "configuration, where they name %s.\n",
+		       a->to.reference, a->from.reference);
 	if (!a->move)
 		printf("Keep the old cluster key as long as there are base backups and copies from before: their key "
 		       "directories need it.\n");
@@ -224,19 +251,23 @@ static int
 alter_run(const struct key_alter_options *o, bool move, const char *name, struct err *err)
 {
 	struct alter a = {.o = o, .move = move};
-	char live[PATH_MAX];
 	bool later = false;
+	char live[PATH_MAX];
 	int result = -1;
 
 	if (paths_find(&a, name, err) != 0 || sources_find(&a, name, err) != 0)
 		goto done;
 	if (path_format(live, err, "%s/live", a.npaths > 0 ? a.path[0] : "") != 0 ||
-	    (a.kek = source_fetch(&a.from, live, err)) == NULL || paths_check(&a, err) != 0)
+	    (!kek_is_envelope(&a.from.conf) &&
+	     (a.kek = source_fetch(&a.from, a.npaths > 0 ? a.path[0] : "", err)) == NULL) ||
+	    paths_check(&a, err) != 0)
 		goto done;
-	if (!uses_key_dir(&a.to) && (a.new_kek = new_kek_get(&a, live, &later, err)) == NULL && !later)
+	/* a store's is the same for all */
+	if (a.kek != NULL && !uses_key_dir(&a.to) && !kek_is_envelope(&a.to.conf) &&
+	    (a.new_kek = new_kek_get(&a, a.kek, live, &later, err)) == NULL && !later)
 		goto done;
 	for (size_t i = 0; i < a.npaths; i++) {
-		if (!o->dry_run && path_alter(&a, a.path[i], err) != 0) {
+		if (!later && path_alter(&a, a.path[i], &later, err) != 0) {
 			if (i > 0) {
 				err->class = ERR_MIDWAY;
 				err_detail(err, "%zu of %zu key directories are done. The same command does the rest.", i, a.npaths);
@@ -283,6 +314,7 @@ const struct command command_key_alter = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_alter_run,
+    .audited = true,
 };
 
 const struct command command_key_move = {
@@ -294,5 +326,6 @@ const struct command command_key_move = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_move_run,
+    .audited = true,
 };
 _Static_assert(sizeof(struct key_alter_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -8,10 +8,10 @@
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/keydir_choice.h"
-#include "ctl/keygen.h"
 #include "ctl/keyset_make.h"
 #include "keymgr/cfe.h"
 #include "keymgr/keydir.h"
+#include "keymgr/keygen.h"
 
 struct key_import_options {
 	struct common_options common;
@@ -77,7 +77,14 @@ key_import_run(void *options, const char **args, size_t nargs, struct err *err)
 		err_set(err, ERR_REFUSED, "keyset \"%s\" exists already", args[0]);
 		goto done;
 	}
-	if ((kek = source_fetch(&source, folder, err)) == NULL ||
+	if (kek_is_envelope(&source.conf)) {
+		err_set(err, ERR_USAGE, "%s wraps keys of its own making, and cannot open files of others", source.reference);
+		err_hint(
+		    err,
+		    "Import with the cluster key that these files are under; then: walcrypt-ctl key alter NAME --new-kek ...");
+		goto done;
+	}
+	if ((kek = source_prepare(&source, folder, false, NULL, NULL, err)) == NULL ||
 	    (ks = cfe_read(folder, kek, o->wal_only, identifier, err)) == NULL ||
 	    keydir_create(path, ks, kek, source.reference, err) != 0)
 		goto done;
@@ -107,6 +114,8 @@ const struct command command_key_import = {
     .min_args = 1,
     .max_args = 1,
     .run = key_import_run,
+    .audited = true,
+    .makes_keysets = true,
 };
 _Static_assert(sizeof(struct key_import_options) <= COMMAND_OPTIONS_MAX, "options fit");
 
@@ -132,7 +141,7 @@ key_export_run(void *options, const char **args, size_t nargs, struct err *err)
 {
 	const struct key_export_options *o = options;
 	struct keydir_choice choice = {nargs > 0 ? args[0] : NULL, o->datadir, o->keydir, o->common.config};
-	char path[PATH_MAX], live[PATH_MAX], to[PATH_MAX];
+	char path[PATH_MAX], to[PATH_MAX];
 	struct source source = {0};
 	struct keyset *ks = NULL;
 	struct kek *kek = NULL;
@@ -143,8 +152,16 @@ key_export_run(void *options, const char **args, size_t nargs, struct err *err)
 	if (keydir_named(&choice, path, err) != 0 || path_absolute(to, o->to, err) != 0 ||
 	    source_find(&source, o->common.config, o->kek, o->datadir, choice.name, err) != 0)
 		return -1;
-	if (path_format(live, err, "%s/live", path) != 0 || (kek = source_fetch(&source, live, err)) == NULL ||
-	    (ks = keydir_open(path, kek, err)) == NULL || cfe_write(to, ks, kek, o->wal_only, err) != 0)
+	if (kek_is_envelope(&source.conf)) {
+		err_set(err, ERR_REFUSED, "the files could not be opened: their cluster key is only known to %s",
+		        source.reference);
+		err_hint(
+		    err,
+		    "First give the keys a cluster key that can be taken along: walcrypt-ctl key alter NAME --new-kek ...");
+		goto done;
+	}
+	if ((kek = source_fetch(&source, path, err)) == NULL || (ks = keydir_open(path, kek, err)) == NULL ||
+	    cfe_write(to, ks, kek, o->wal_only, err) != 0)
 		goto done;
 	printf("%s: %swal.wkey of epoch %u, under the cluster key of %s.\n", to, o->wal_only ? "" : "relation.wkey, ",
 	       keyset_epoch_at(ks, keyset_nepochs(ks) - 1)->number, source.reference);
@@ -166,5 +183,6 @@ const struct command command_key_export = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_export_run,
+    .audited = true,
 };
 _Static_assert(sizeof(struct key_export_options) <= COMMAND_OPTIONS_MAX, "options fit");

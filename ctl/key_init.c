@@ -15,9 +15,9 @@
 
 #include "common/path.h"
 #include "ctl/command.h"
-#include "ctl/keygen.h"
 #include "ctl/keyset_make.h"
 #include "keymgr/keydir.h"
+#include "keymgr/keygen.h"
 #include "keymgr/keystore.h"
 
 struct key_init_options {
@@ -80,6 +80,9 @@ relative_find(const char *keystore, uint64_t identifier, const char *wal_key_of,
 			continue;
 		if (name[0] != '\0' && !share_wal_key(&first, &info))
 			result = several(name, names.name[i], err);
+		/* the one that knows the latest epoch */
+		if (name[0] != '\0' && info.epochs[info.nepochs - 1].number <= first.epochs[first.nepochs - 1].number)
+			continue;
 		memcpy(name, names.name[i], sizeof(names.name[i]));
 		first = info;
 	}
@@ -175,7 +178,7 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		err_os(err, errno, "could not create directory \"%s\"", path);
 		goto done;
 	}
-	if ((kek = source_fetch_or_create(&source, new, o->create_kek, err)) == NULL ||
+	if ((kek = source_prepare_new(&source, new, o->create_kek, err)) == NULL ||
 	    (ks = keys_make(o, source.settings->keystore, identifier, shared, err)) == NULL ||
 	    keydir_create(path, ks, kek, source.reference, err) != 0) {
 		rmdir(new);
@@ -208,5 +211,7 @@ const struct command command_key_init = {
     .min_args = 1,
     .max_args = 1,
     .run = key_init_run,
+    .audited = true,
+    .makes_keysets = true,
 };
 _Static_assert(sizeof(struct key_init_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -4,6 +4,7 @@
 
 #include "common/path.h"
 #include "ctl/command.h"
+#include "ctl/json_out.h"
 #include "ctl/keydir_choice.h"
 #include "ctl/keydir_report.h"
 #include "keymgr/keystore.h"
@@ -59,7 +60,7 @@ key_list_run(void *options, const char **args, size_t nargs, struct err *err)
 	const struct key_list_options *o = options;
 	json_t *array = o->json ? json_array() : NULL;
 	struct keystore_names names = {0};
-	char keystore[PATH_MAX], *text;
+	char keystore[PATH_MAX];
 	int status = 0, result = -1;
 	struct err one;
 
@@ -76,14 +77,8 @@ key_list_run(void *options, const char **args, size_t nargs, struct err *err)
 			report("ERROR", &one);
 			status = status == 0 ? (int)one.class : status;
 		}
-	if (o->json) {
-		if ((text = json_dumps(array, JSON_INDENT(2))) == NULL) {
-			err_nomem(err);
-			goto done;
-		}
-		printf("%s\n", text);
-		free(text);
-	}
+	if (o->json && json_out(array, err) != 0)
+		goto done;
 	result = status;
 done:
 	keystore_names_free(&names);

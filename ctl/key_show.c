@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "ctl/command.h"
+#include "ctl/json_out.h"
 #include "ctl/keydir_choice.h"
 #include "ctl/keydir_report.h"
 
@@ -25,13 +26,10 @@ static int
 show_json(const char *path, const struct keydir_info *info, struct err *err)
 {
 	json_t *root = keydir_json(path, NULL, info);
-	char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+	int result = json_out(root, err);
 
-	if (text != NULL)
-		printf("%s\n", text);
-	free(text);
 	json_decref(root);
-	return text != NULL ? 0 : err_nomem(err);
+	return result;
 }
 
 static int

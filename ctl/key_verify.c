@@ -5,10 +5,10 @@
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/keydir_choice.h"
-#include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/source.h"
 #include "keymgr/keydir.h"
+#include "keymgr/keygen.h"
 
 struct key_verify_options {
 	struct common_options common;

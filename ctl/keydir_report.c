@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "keymgr/keydir_text.h"
+
 void
 keydir_text_plain(const char *text, char *out, size_t len)
 {
@@ -17,10 +19,9 @@ keydir_text_plain(const char *text, char *out, size_t len)
 int
 keydir_age_days(const char *created, time_t now)
 {
-	struct tm tm = {0};
-	const char *end = strptime(created, "%Y-%m-%dT%H:%M:%SZ", &tm);
+	time_t made = keydir_time(created);
 
-	return end == NULL || *end != '\0' ? -1 : (int)((now - timegm(&tm)) / (24 * 60 * 60));
+	return made < 0 ? -1 : (int)((now - made) / (24 * 60 * 60));
 }
 
 json_t *

@@ -10,6 +10,7 @@
 
 #include "common/durable.h"
 #include "ctl/upstream.h"
+#include "keymgr/keystore.h"
 
 static bool
 name_is_plain(const char *name)
@@ -44,6 +45,10 @@ keystore_lock(const char *keystore, struct err *err)
 		    err, "Its parent folder must be there and belong to the user that runs this and the proxy: install -d "
 		         "-m 700 -o USER FOLDER");
 	}
+	if (keystore_check(keystore, err) != 0) {
+		close(fd);
+		return -1;
+	}
 	if (flock(fd, LOCK_EX) != 0) {
 		err_os(err, errno, "could not lock keystore \"%s\"", keystore);
 		close(fd);
@@ -67,18 +72,18 @@ system_identifier_find(const char *given, const struct settings *settings, uint6
 }
 
 struct kek *
-source_fetch_or_create(struct source *source, const char *key_dir, bool create, struct err *err)
+source_prepare_new(struct source *source, const char *live, bool create, struct err *err)
 {
-	struct kek *kek = source_fetch(source, key_dir, err);
+	bool made = false;
+	struct kek *kek = source_prepare(source, live, create, NULL, &made, err);
 
 	if (kek == NULL && !create && err->os_errno == ENOENT)
 		err_hint(err, "--create-kek makes it.");
-	if (kek != NULL || !create || err->os_errno != ENOENT)
-		return kek;
-	if (kek_create(&source->conf, err) != 0)
-		return NULL;
-	printf("Made a new cluster key: %s\n"
-	       "Keep a copy where no disk failure reaches it: without it nobody can read what is encrypted.\n",
-	       source->reference);
-	return source_fetch(source, key_dir, err);
+	if (made && kek_is_envelope(&source->conf))
+		printf("Made the key that wraps the cluster key: %s\n", source->reference);
+	else if (made)
+		printf("Made a new cluster key: %s\n"
+		       "Keep a copy where no disk failure reaches it: without it nobody can read what is encrypted.\n",
+		       source->reference);
+	return kek;
 }

@@ -11,7 +11,7 @@ int keyset_name_check(const char *name, struct err *err);
 int keystore_lock(const char *keystore, struct err *err);
 /* given: what --system-identifier says; NULL: asked from the configured nodes. */
 int system_identifier_find(const char *given, const struct settings *settings, uint64_t *identifier, struct err *err);
-/* The cluster key; made first, and said, if create asks for it and it is not there. NULL with err. */
-struct kek *source_fetch_or_create(struct source *source, const char *key_dir, bool create, struct err *err);
+/* source_prepare for a new key directory; what was made at the provider is said. NULL with err. */
+struct kek *source_prepare_new(struct source *source, const char *live, bool create, struct err *err);
 
 #endif

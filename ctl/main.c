@@ -5,14 +5,17 @@
 
 #include "common/log.h"
 #include "common/version.h"
+#include "ctl/audited.h"
 #include "ctl/command.h"
 #include "walcrypt/secmem.h"
 
 static const struct command *const commands[] = {
-    &command_initdb,    &command_exec,     &command_build,      &command_reencrypt,  &command_verify,
-    &command_wal,       &command_key_init, &command_key_list,   &command_key_show,   &command_key_verify,
-    &command_key_alter, &command_key_move, &command_key_import, &command_key_export, &command_key_repair,
-    &command_status,    &command_unlock,
+    &command_initdb,        &command_exec,       &command_build,       &command_reencrypt,  &command_verify,
+    &command_wal,           &command_key_init,   &command_key_list,    &command_key_show,   &command_key_verify,
+    &command_key_alter,     &command_key_move,   &command_key_import,  &command_key_export, &command_key_repair,
+    &command_key_new_epoch, &command_key_backup, &command_key_restore, &command_key_sync,   &command_key_audit,
+    &command_key_destroy,   &command_key_retire, &command_status,      &command_pause,      &command_resume,
+    &command_reload,        &command_switchover, &command_rotate,      &command_failover,   &command_unlock,
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -35,7 +38,7 @@ help_all(void)
 	       "--version\n\nCommands:\n");
 	for (size_t i = 0; i < NCOMMANDS; i++)
 		if (commands[i]->summary != NULL)
-			printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
+			printf("  %-14s %s\n", commands[i]->name, commands[i]->summary);
 	printf(
 	    "\n\"walcrypt-ctl COMMAND --help\" tells more. Exit status: 0 done, 1 failed, 2 wrong usage, 3 damage found,\n"
 	    "4 key provider or server unreachable, 5 wrong key, 6 refused and nothing changed, 7 stopped midway.\n");
@@ -98,7 +101,7 @@ command_run(const struct command *c, int argc, char *const *argv, struct err *er
 		return err_hint(err, "Usage: walcrypt-ctl %s %s\nTry \"walcrypt-ctl %s --help\".", c->name, c->arguments,
 		                c->name);
 	}
-	status = c->run(options, args, nargs, err);
+	status = audited_run(c, options, argv + 1, (size_t)argc - 1, args, nargs, err);
 	return status < 0 && err->class == ERR_USAGE ? usage_hint(err, c) : status;
 }
 

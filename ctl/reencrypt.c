@@ -9,11 +9,11 @@
 #include <unistd.h>
 
 #include "ctl/jobs.h"
-#include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/reencrypt_start.h"
 #include "ctl/server_setting.h"
 #include "ctl/start_line.h"
+#include "keymgr/keygen.h"
 
 #define ARENA_LEN(jobs, nepochs) ((size_t)(512 + 64 * (jobs) + 8 * (jobs) * (nepochs)) * 1024)
 
@@ -220,5 +220,6 @@ const struct command command_reencrypt = {
     .options = reencrypt_defs,
     .style = OPTIONS_ALL,
     .run = reencrypt_run,
+    .audited = true,
 };
 _Static_assert(sizeof(struct reencrypt_options) <= COMMAND_OPTIONS_MAX, "options fit");

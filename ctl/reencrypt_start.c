@@ -10,9 +10,9 @@
 
 #include "common/durable.h"
 #include "common/path.h"
-#include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "ctl/server_setting.h"
+#include "keymgr/keygen.h"
 
 /* Files that the server's user could not read afterwards would be no gain; two at once would be a loss. */
 int

@@ -6,9 +6,9 @@
 #include "common/durable.h"
 #include "common/path.h"
 #include "ctl/keydir_choice.h"
-#include "ctl/keygen.h"
 #include "ctl/layer.h"
 #include "keymgr/keydir.h"
+#include "keymgr/keygen.h"
 
 static bool
 is_clear(const struct reencrypt_target *t)
@@ -130,7 +130,7 @@ fresh_store(struct reencrypt_target *t, const char *keydir, struct err *err)
 
 	/* new/ is where %d points, so that a key command can leave a file of its own */
 	if (durable_mkdir(keydir, 0700, err) != 0 || path_format(path, err, "%s/new", keydir) != 0 ||
-	    durable_mkdir(path, 0700, err) != 0 || (kek = source_fetch(&t->source, path, err)) == NULL)
+	    durable_mkdir(path, 0700, err) != 0 || (kek = source_prepare(&t->source, path, false, NULL, NULL, err)) == NULL)
 		return -1;
 	result = keydir_create(keydir, t->keys, kek, t->source.reference, err);
 	kek_free(kek);

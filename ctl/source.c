@@ -167,19 +167,23 @@ keys_protect(size_t len, struct err *err)
 struct kek *
 source_fetch(struct source *s, const char *key_dir, struct err *err)
 {
+	return keys_protect(ARENA_LEN, err) == 0 ? keydir_kek(key_dir, &s->conf, err) : NULL;
+}
+
+struct kek *
+source_prepare(struct source *s, const char *live, bool create, const struct kek *same, bool *made, struct err *err)
+{
+	struct kek_conf conf = s->conf;
+
 	if (keys_protect(ARENA_LEN, err) != 0)
 		return NULL;
-	s->conf.key_dir = key_dir;
-	return kek_fetch(&s->conf, err);
+	conf.key_dir = live;
+	return kek_prepare(&conf, create, same, made, err);
 }
 
 struct keyset *
 source_open(struct source *s, const char *key_dir, struct err *err)
 {
-	char live[PATH_MAX];
-	struct keyset *ks;
-	struct kek *kek;
-
 	/* what is not there needs no key */
 	if (!keydir_exists(key_dir)) {
 		struct keydir_info info;
@@ -187,11 +191,13 @@ source_open(struct source *s, const char *key_dir, struct err *err)
 		if (keydir_read_info(key_dir, &info, err) != 0)
 			return NULL;
 	}
-	if (path_format(live, err, "%s/live", key_dir) != 0 || (kek = source_fetch(s, live, err)) == NULL)
-		return NULL;
-	ks = keydir_open(key_dir, kek, err);
-	kek_free(kek);
-	return ks;
+	return keys_protect(ARENA_LEN, err) == 0 ? keydir_unlock(key_dir, &s->conf, err) : NULL;
+}
+
+struct keyset *
+source_open_with(struct source *s, const char *key_dir, const struct kek *kek, struct err *err)
+{
+	return kek_is_envelope(&s->conf) ? source_open(s, key_dir, err) : keydir_open(key_dir, kek, err);
 }
 
 int
@@ -203,8 +209,9 @@ source_export(const struct source *s, struct err *err)
 		failed = setenv("WALCRYPT_CONFIG", s->settings->file, 1) | setenv("WALCRYPT_KEK", s->section, 1);
 	else
 		failed = setenv("WALCRYPT_KEK", s->conf.uri, 1);
-	if (failed == 0 && s->conf.terminal_fd < 0 && strncmp(s->conf.uri, "command:", 8) == 0 &&
-	    strstr(s->conf.uri, "%R") != NULL) {
+	if (failed == 0 && s->conf.terminal_fd < 0 &&
+	    ((strncmp(s->conf.uri, "command:", 8) == 0 && strstr(s->conf.uri, "%R") != NULL) ||
+	     strcmp(s->conf.uri, "passphrase:ask") == 0)) {
 		/* opened here because pg_ctl's setsid would leave the server without a terminal */
 		int fd = open("/dev/tty", O_RDWR | O_NOCTTY);
 		char number[16];

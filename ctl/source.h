@@ -13,7 +13,7 @@
 struct source {
 	struct settings *settings; /* NULL: no configuration file */
 	const char *section;       /* the [kek] section; NULL: a URI was given */
-	struct kek_conf conf;      /* key_dir is filled in by the caller */
+	struct kek_conf conf;      /* without key_dir */
 	char *uri;                 /* conf.uri made absolute, when it had to be */
 	char reference[512];       /* fit to be shown */
 };
@@ -29,10 +29,15 @@ void source_free(struct source *s);
 
 /* Make this process fit to hold keys (locked memory of len bytes, no core dump); again is a no-op. */
 int keys_protect(size_t len, struct err *err);
-/* Fetch the cluster key. key_dir: what %d becomes. */
+/* The cluster key of a key directory that is there. */
 struct kek *source_fetch(struct source *s, const char *key_dir, struct err *err);
+/* The cluster key for keys about to be wrapped: kek_prepare. live: the folder of the key directory that %d becomes. */
+struct kek *source_prepare(struct source *s, const char *live, bool create, const struct kek *same, bool *made,
+                           struct err *err);
 /* Fetch the cluster key, open the key directory. */
 struct keyset *source_open(struct source *s, const char *key_dir, struct err *err);
+/* The same with a cluster key that was fetched already; an envelope's is another one for each key directory. */
+struct keyset *source_open_with(struct source *s, const char *key_dir, const struct kek *kek, struct err *err);
 /* Tell the storage layer by environment variables. */
 int source_export(const struct source *s, struct err *err);
 

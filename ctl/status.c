@@ -3,31 +3,25 @@
  * come are shown, so that an older control tool shows what a newer proxy has to say.
  */
 #include <jansson.h>
-#include <postgresql/libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "ctl/command.h"
-#include "ctl/libpq_error.h"
-#include "ctl/proxy_address.h"
+#include "ctl/console.h"
+#include "ctl/json_out.h"
 #include "ctl/source.h"
 
 struct status_options {
 	struct common_options common;
-	const char *host, *port, *user;
+	struct console_where where;
 	int interval_s;
 	bool json, watch;
 };
 
 static const struct option_def status_defs[] = {
-    {"host", 'h', OPTION_TEXT, offsetof(struct status_options, host), "HOST",
-     "the proxy's address or socket folder (default: the configuration's)", 0, 0},
-    {"port", 'p', OPTION_TEXT, offsetof(struct status_options, port), "PORT", "its port (default: the configuration's)",
-     0, 0},
-    {"user", 'U', OPTION_TEXT, offsetof(struct status_options, user), "NAME",
-     "role (default: the first of the configuration's stats_users or admin_users)", 0, 0},
+    CONSOLE_OPTIONS(struct status_options, "stats_users or admin_users"),
     {"json", 0, OPTION_FLAG, offsetof(struct status_options, json), NULL, "print JSON", 0, 0},
     {"watch", 'w', OPTION_FLAG, offsetof(struct status_options, watch), NULL, "show it again and again", 0, 0},
     {"interval", 0, OPTION_NUMBER, offsetof(struct status_options, interval_s), "SECONDS",
@@ -35,63 +29,64 @@ static const struct option_def status_defs[] = {
     COMMON_OPTIONS,
     OPTIONS_END};
 
-static const struct {
+/* columns: what a terminal has room for; NULL: all. JSON has all always. */
+static const struct view {
 	const char *name, *query;
-} views[] = {{"status", "SHOW STATUS"}, {"nodes", "SHOW NODES"}, {"sessions", "SHOW SESSIONS"}};
+	const char *columns[16];
+} views[] = {{"status", "SHOW STATUS", {NULL}},
+             {"nodes", "SHOW NODES", {NULL}},
+             {"standbys",
+              "SHOW STANDBYS",
+              {"node", "application_name", "state", "upstream", "timeline", "lag_bytes", "replay_lag_s", "sent_lsn",
+               "flush_lsn", "replay_lsn", "last_record_type", "since", "end", "end_reason"}},
+             {"upstream",
+              "SHOW UPSTREAM",
+              {"node", "state", "version", "timeline", "wal_end_lsn", "sessions", "last_failed", "last_failure"}},
+             {"sessions",
+              "SHOW SESSIONS",
+              {"id", "node", "application_name", "client", "state", "command", "upstream", "upstream_pid",
+               "bytes_received", "bytes_sent", "backup_done", "backup_size", "since"}},
+             {"keys", "SHOW KEYS", {"keyset", "key", "epoch", "key_id", "state", "age_s", "nodes"}},
+             {"stats",
+              "SHOW STATS",
+              {"node", "connections", "streams", "bytes_received", "bytes_sent", "backups", "backups_failed",
+               "errors_failed", "errors_damaged", "errors_unreachable", "errors_wrong_key", "errors_refused"}}};
 #define NVIEWS (sizeof(views) / sizeof(views[0]))
 
-static const char *
-first_of(char **list)
+static bool
+is_shown(const struct view *view, const char *column)
 {
-	return list != NULL ? list[0] : NULL;
-}
-
-static PGconn *
-console_open(const struct status_options *o, const struct settings *settings, struct err *err)
-{
-	struct proxy_address p = {.host = o->host, .port = o->port};
-	const char *user = o->user;
-	const char *const keys[] = {"host", "port", "user", "dbname", "connect_timeout", "fallback_application_name", NULL};
-	const char *values[] = {NULL, NULL, NULL, "walcrypt", "10", "walcrypt-ctl", NULL};
-	PGconn *conn;
-
-	if (proxy_address_find(settings, &p, err) != 0)
-		return NULL;
-	if (user == NULL && settings != NULL && (user = first_of(settings->stats_users)) == NULL)
-		user = first_of(settings->admin_users);
-	values[0] = p.host;
-	values[1] = p.port;
-	values[2] = user;
-	conn = PQconnectdbParams(keys, values, 0);
-	if (PQstatus(conn) == CONNECTION_OK)
-		return conn;
-	libpq_error(err, ERR_UNREACHABLE, "could not reach the proxy", PQerrorMessage(conn));
-	PQfinish(conn);
-	return NULL;
+	for (size_t i = 0; i < 16 && view->columns[i] != NULL; i++)
+		if (strcmp(view->columns[i], column) == 0)
+			return true;
+	return view->columns[0] == NULL;
 }
 
 /* Columns as wide as their widest value; one row is shown as lines of name and value. */
 static void
-table_print(const char *name, const PGresult *r)
+table_print(const struct view *view, const PGresult *r)
 {
-	int rows = PQntuples(r), columns = PQnfields(r), widest = 0;
+	int rows = PQntuples(r), columns = 0, widest = 0, at[64];
 
-	printf("%s\n", name);
+	for (int c = 0; c < PQnfields(r) && columns < 64; c++)
+		if (is_shown(view, PQfname(r, c)))
+			at[columns++] = c;
+	printf("%s\n", view->name);
 	if (rows == 0)
 		printf("  none\n");
 	for (int c = 0; c < columns; c++)
-		if ((int)strlen(PQfname(r, c)) > widest)
-			widest = (int)strlen(PQfname(r, c));
+		if ((int)strlen(PQfname(r, at[c])) > widest)
+			widest = (int)strlen(PQfname(r, at[c]));
 	for (int c = 0; rows == 1 && c < columns; c++)
-		printf("  %-*s  %s\n", widest, PQfname(r, c), PQgetvalue(r, 0, c));
+		printf("  %-*s  %s\n", widest, PQfname(r, at[c]), PQgetvalue(r, 0, at[c]));
 	for (int row = -1; rows > 1 && row < rows; row++) {
 		for (int c = 0; c < columns; c++) {
-			int width = (int)strlen(PQfname(r, c));
+			int width = (int)strlen(PQfname(r, at[c]));
 
 			for (int i = 0; i < rows; i++)
-				if (PQgetlength(r, i, c) > width)
-					width = PQgetlength(r, i, c);
-			printf("  %-*s", c + 1 < columns ? width : 0, row < 0 ? PQfname(r, c) : PQgetvalue(r, row, c));
+				if (PQgetlength(r, i, at[c]) > width)
+					width = PQgetlength(r, i, at[c]);
+			printf("  %-*s", c + 1 < columns ? width : 0, row < 0 ? PQfname(r, at[c]) : PQgetvalue(r, row, at[c]));
 		}
 		printf("\n");
 	}
@@ -120,36 +115,20 @@ show_once(const struct status_options *o, PGconn *conn, struct err *err)
 {
 	json_t *root = json_object();
 	int result = -1;
-	char *text;
 
 	for (size_t i = 0; i < NVIEWS; i++) {
-		PGresult *r = PQexec(conn, views[i].query);
+		PGresult *r = console_ask(conn, views[i].query, err);
 
-		if (PQresultStatus(r) != PGRES_TUPLES_OK) {
-			char what[64];
-
-			snprintf(what, sizeof(what), "the proxy did not answer %s", views[i].query);
-			libpq_error(err, PQstatus(conn) == CONNECTION_OK ? ERR_FAILED : ERR_UNREACHABLE, what,
-			            PQerrorMessage(conn));
-			PQclear(r);
+		if (r == NULL)
 			goto done;
-		}
 		if (o->json)
 			json_object_set_new(root, views[i].name, table_json(r));
 		else
-			table_print(views[i].name, r);
+			table_print(&views[i], r);
 		PQclear(r);
 	}
-	if (o->json) {
-		if ((text = json_dumps(root, JSON_INDENT(2))) == NULL) {
-			err_nomem(err);
-			goto done;
-		}
-		printf("%s\n", text);
-		free(text);
-	}
+	result = o->json ? json_out(root, err) : 0;
 	fflush(stdout);
-	result = 0;
 done:
 	json_decref(root);
 	return result;
@@ -165,19 +144,25 @@ status_run(void *options, const char **args, size_t nargs, struct err *err)
 
 	(void)args;
 	(void)nargs;
-	if ((o->host == NULL || o->port == NULL || o->common.config != NULL) &&
+	if ((o->where.host == NULL || o->where.port == NULL || o->common.config != NULL) &&
 	    settings_find(o->common.config, false, &settings, err) != 0)
 		return -1;
-	if ((conn = console_open(o, settings, err)) == NULL)
-		goto done;
-	for (;;) {
+	/* a proxy that was there once may come back: it is restarted, or has sent us away for asking too seldom */
+	for (bool seen = false;; seen = true) {
+		if (conn == NULL)
+			conn = console_open(&o->where, settings, err);
 		if (o->watch && !o->json && isatty(STDOUT_FILENO) == 1)
 			printf("\033[H\033[J");
-		if ((result = show_once(o, conn, err)) != 0 || !o->watch)
+		result = conn == NULL ? -1 : show_once(o, conn, err);
+		if (!o->watch || (result != 0 && (!seen || err->class != ERR_UNREACHABLE)))
 			break;
+		if (result != 0) {
+			report("WARNING", err);
+			PQfinish(conn);
+			conn = NULL;
+		}
 		sleep(o->interval_s > 0 ? (unsigned)o->interval_s : 2);
 	}
-done:
 	PQfinish(conn);
 	settings_free(settings);
 	return result;
@@ -186,7 +171,7 @@ done:
 const struct command command_status = {
     .name = "status",
     .arguments = "[--host HOST --port PORT] [--json] [--watch]",
-    .summary = "show the proxy's state, its nodes and its sessions",
+    .summary = "show the proxy's state: nodes, standbys, upstreams, sessions, keys, counts",
     .options = status_defs,
     .style = OPTIONS_ALL,
     .run = status_run,

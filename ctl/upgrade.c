@@ -117,13 +117,12 @@ compare_keys(struct source *s, const char *old_keydir, const char *new_keydir, s
 	uint8_t old_id[KEY_ID_LEN], new_id[KEY_ID_LEN];
 	struct keyset *old = NULL, *new = NULL;
 	const struct data_key *a, *b;
-	char live[PATH_MAX];
 	struct kek *kek;
 	int rc = -1;
 
-	if (path_format(live, err, "%s/live", new_keydir) != 0 || (kek = source_fetch(s, live, err)) == NULL)
+	if ((kek = source_fetch(s, new_keydir, err)) == NULL)
 		return -1;
-	if ((old = keydir_open(old_keydir, kek, err)) == NULL || (new = keydir_open(new_keydir, kek, err)) == NULL)
+	if ((old = source_open_with(s, old_keydir, kek, err)) == NULL || (new = keydir_open(new_keydir, kek, err)) == NULL)
 		goto done;
 	a = keyset_relation(old);
 	b = keyset_relation(new);

@@ -29,7 +29,7 @@ set_error(struct err *err, const char *node, PGconn *conn)
 }
 
 static int
-identify(const struct settings_node *node, int timeout_ms, uint64_t *identifier, struct err *err)
+identify(const struct settings_node *node, int timeout_ms, uint64_t *identifier, uint32_t *tli, struct err *err)
 {
 	char timeout[16];
 	/* the second dbname: for .pgpass, as walreceiver and the proxy have it */
@@ -54,6 +54,7 @@ identify(const struct settings_node *node, int timeout_ms, uint64_t *identifier,
 		goto done;
 	}
 	*identifier = strtoull(PQgetvalue(result, 0, 0), &end, 10);
+	*tli = (uint32_t)strtoul(PQgetvalue(result, 0, 1), NULL, 10);
 	if (*end != '\0' || *identifier == 0)
 		err_set(err, ERR_FAILED, "node \"%s\" gave no system identifier", node->name);
 	else
@@ -69,13 +70,14 @@ upstream_system_identifier(const struct settings *settings, uint64_t *identifier
 {
 	const char *first = NULL;
 	uint64_t one;
+	uint32_t tli;
 
 	err_set(err, ERR_USAGE, "\"%s\" has no node with a conninfo to ask for the system identifier", settings->file);
 	err_hint(err, "Add one, or give --system-identifier.");
 	for (size_t i = 0; i < settings->nnodes; i++) {
 		const struct settings_node *node = &settings->nodes[i];
 
-		if (node->conninfo == NULL || identify(node, settings->connect_timeout_ms, &one, err) != 0)
+		if (node->conninfo == NULL || identify(node, settings->connect_timeout_ms, &one, &tli, err) != 0)
 			continue;
 		if (first != NULL && one != *identifier)
 			return err_set(err, ERR_REFUSED, "nodes \"%s\" and \"%s\" have different system identifiers", first,
@@ -84,4 +86,20 @@ upstream_system_identifier(const struct settings *settings, uint64_t *identifier
 		*identifier = one;
 	}
 	return first != NULL ? 0 : -1;
+}
+
+int
+upstream_timeline(const struct settings *settings, uint64_t identifier, uint32_t *tli, struct err *err)
+{
+	uint64_t one;
+	uint32_t of_one;
+
+	*tli = 0;
+	err_set(err, ERR_USAGE, "\"%s\" has no node with a conninfo to ask for its timeline", settings->file);
+	for (size_t i = 0; i < settings->nnodes; i++)
+		if (settings->nodes[i].conninfo != NULL &&
+		    identify(&settings->nodes[i], settings->connect_timeout_ms, &one, &of_one, err) == 0 && one == identifier &&
+		    of_one > *tli)
+			*tli = of_one;
+	return *tli > 0 ? 0 : err_hint(err, "Start the primary, or give --timeline NUMBER, which pg_controldata shows.");
 }

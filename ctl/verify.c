@@ -11,6 +11,7 @@
 
 #include "ctl/command.h"
 #include "ctl/jobs.h"
+#include "ctl/json_out.h"
 #include "ctl/layer.h"
 #include "walcrypt/page.h"
 
@@ -117,13 +118,10 @@ summary_json(struct verify *v, struct err *err)
 	    (json_int_t)c->empty_pages, "wal_files", (json_int_t)c->wal_files, "wal_pages", (json_int_t)c->wal_pages,
 	    "unused_wal_pages", (json_int_t)c->unused_wal_pages, "records", (json_int_t)c->records, "bad_pages",
 	    (json_int_t)c->bad_pages, "findings", (json_t *)v->json_findings, "unknown_files", (json_t *)v->json_unknown);
-	char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+	int result = json_out(root, err);
 
-	if (text != NULL)
-		printf("%s\n", text);
-	free(text);
 	json_decref(root);
-	return text != NULL ? 0 : err_nomem(err);
+	return result;
 }
 
 static int

@@ -12,6 +12,7 @@
 #include "common/durable.h"
 #include "common/path.h"
 #include "ctl/command.h"
+#include "ctl/json_out.h"
 #include "ctl/keydir_choice.h"
 #include "ctl/source.h"
 #include "keymgr/keydir.h"
@@ -293,7 +294,6 @@ wal_run(void *options, const char **args, size_t nargs, struct err *err)
 	json_t *list = json_array();
 	uint8_t *data = NULL;
 	struct wal_facts facts;
-	char *text = NULL;
 	size_t len;
 	int result = -1;
 
@@ -322,16 +322,8 @@ wal_run(void *options, const char **args, size_t nargs, struct err *err)
 		free(data);
 		data = NULL;
 	}
-	if (o->json) {
-		if ((text = json_dumps(list, JSON_INDENT(2))) == NULL) {
-			err_nomem(err);
-			goto done;
-		}
-		printf("%s\n", text);
-	}
-	result = 0;
+	result = o->json ? json_out(list, err) : 0;
 done:
-	free(text);
 	free(data);
 	json_decref(list);
 	wal_cipher_free(cipher);

@@ -1,9 +1,11 @@
 #include "keymgr/keydir.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "common/path.h"
 #include "keymgr/keydir_files.h"
 #include "keymgr/keydir_places.h"
 #include "keymgr/keydir_set.h"
@@ -49,6 +51,66 @@ keydir_open(const char *path, const struct kek *kek, struct err *err)
 		err_hint(err, "A change of these keys was cut off: walcrypt-ctl key repair --key-dir %s", path);
 	keydir_files_free(&files);
 	close(fd);
+	return ks;
+}
+
+/* kek.wrapped of the keys in force; *wrapped NULL when there is none. To be freed. */
+static int
+wrapped_load(const char *path, uint8_t **wrapped, size_t *len, struct err *err)
+{
+	const struct keydir_file *f;
+	struct keydir_files files;
+	struct keydir_places p;
+	const char *folder;
+	int fd, result = 0;
+
+	*wrapped = NULL;
+	if ((fd = keydir_lock_load(path, LOCK_SH, &p, &folder, &files, err)) < 0)
+		return -1;
+	if ((f = keydir_file_find(&files, KEYDIR_WRAPPED)) != NULL) {
+		*len = f->len;
+		if ((*wrapped = malloc(f->len + 1)) == NULL)
+			result = err_nomem(err);
+		else
+			memcpy(*wrapped, f->data, f->len);
+	}
+	keydir_files_free(&files);
+	close(fd);
+	return result;
+}
+
+struct kek *
+keydir_kek(const char *path, const struct kek_conf *conf, struct err *err)
+{
+	struct kek_conf full = *conf;
+	uint8_t *wrapped = NULL;
+	struct kek *kek = NULL;
+	char live[PATH_MAX];
+
+	if (path_format(live, err, "%s/live", path) != 0 ||
+	    (kek_is_envelope(conf) && wrapped_load(path, &wrapped, &full.wrapped_len, err) != 0))
+		return NULL;
+	full.key_dir = live;
+	full.wrapped = wrapped;
+	kek = kek_fetch(&full, err);
+	free(wrapped);
+	return kek;
+}
+
+struct keyset *
+keydir_unlock(const char *path, const struct kek_conf *conf, struct err *err)
+{
+	struct keyset *ks = NULL;
+	struct kek *kek;
+
+	for (int tries = 0; ks == NULL && tries < (kek_is_envelope(conf) ? 2 : 1); tries++) {
+		if ((kek = keydir_kek(path, conf, err)) == NULL)
+			return NULL;
+		ks = keydir_open(path, kek, err);
+		kek_free(kek);
+		if (ks == NULL && err->class != ERR_WRONG_KEY)
+			break;
+	}
 	return ks;
 }
 

@@ -1,7 +1,8 @@
 /*
  * keydir: a key directory on disk: pg_cryptokeys/ in a data directory, or a keyset's folder in the proxy's keystore.
  *
- *   live/relation.wkey, wal.wkey, wal-<epoch>.wkey, keyset.json    (docs/formats/keydir.md; DESIGN section 4 rules)
+ *   live/relation.wkey, wal.wkey, wal-<epoch>.wkey, keyset.json    (docs/formats/keydir.md)
+ *   live/kek.wrapped       the cluster key, where an envelope provider wraps it
  *   new/, old/ only while a change is under way
  * keyset.json is authenticated by HMAC-SHA256 under HKDF(cluster key, "walcrypt keyset mac v1") over, for every file of
  * live/ sorted by name: name length (u32 LE), name, data length (u32 LE), bytes; keyset.json itself enters with its
@@ -43,13 +44,23 @@ int keydir_read_info(const char *path, struct keydir_info *info, struct err *err
 
 /* Is there a key directory at path? */
 bool keydir_exists(const char *path);
+/*
+ * Fetch this key directory's cluster key: as kek_fetch, with kek.wrapped of the keys in force for an envelope. conf's
+ * key_dir becomes live/ of path.
+ */
+struct kek *keydir_kek(const char *path, const struct kek_conf *conf, struct err *err);
 /* Open and verify everything. A change that was cut off does not hinder: the keys are those that repair will put in
  * force, or has left in force. */
 struct keyset *keydir_open(const char *path, const struct kek *kek, struct err *err);
+/* Both. An envelope's key that was changed in between is fetched once more. */
+struct keyset *keydir_unlock(const char *path, const struct kek_conf *conf, struct err *err);
 /* Write a new key directory; path must not exist or hold nothing but a new/ without keys (where %d pointed a key
  * command that keeps a file beside the keys); durable when it returns. reference: what kek_reference says. */
 int keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference,
                   struct err *err);
+/* The same for keys that were kept elsewhere: `earlier` says when they were made. */
+int keydir_create_again(const char *path, const struct keyset *ks, const struct keydir_info *earlier,
+                        const struct kek *kek, const char *reference, struct err *err);
 /* Replace the whole set durably through new/ and old/, verified by unwrapping before the old one goes. */
 int keydir_replace(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference,
                    struct err *err);
@@ -69,6 +80,10 @@ struct keydir_rewrap {
 int keydir_rewrap_begin(const char *path, bool make_new, struct keydir_rewrap *r, struct err *err);
 int keydir_rewrap(struct keydir_rewrap *r, const struct kek *kek, const struct kek *new_kek, const char *reference,
                   struct err *err);
+/* The two halves of rewrap, for a change of the keys themselves: what is in force, then what takes its place. */
+struct keyset *keydir_rewrap_read(struct keydir_rewrap *r, const struct kek *kek, struct err *err);
+int keydir_rewrap_write(struct keydir_rewrap *r, const struct keyset *ks, const struct kek *new_kek,
+                        const char *reference, struct err *err);
 void keydir_rewrap_end(struct keydir_rewrap *r);
 
 /* Finish or undo a change that was cut off (CFE's four states); *did says what, "nothing to do" included. */

@@ -88,6 +88,13 @@ check_empty(const char *path, const struct keydir_places *p, struct err *err)
 int
 keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference, struct err *err)
 {
+	return keydir_create_again(path, ks, NULL, kek, reference, err);
+}
+
+int
+keydir_create_again(const char *path, const struct keyset *ks, const struct keydir_info *earlier, const struct kek *kek,
+                    const char *reference, struct err *err)
+{
 	struct keydir_places p;
 	struct err ignored;
 	int fd = -1;
@@ -100,7 +107,7 @@ keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, 
 		return -1;
 	if (keydir_places_look(&p, path, err) != 0 || check_empty(path, &p, err) != 0)
 		goto fail;
-	if (new_make(&p, ks, kek, reference, NULL, NULL, err) != 0 || durable_rename(p.new, p.live, err) != 0) {
+	if (new_make(&p, ks, kek, reference, earlier, NULL, err) != 0 || durable_rename(p.new, p.live, err) != 0) {
 		durable_remove_dir(p.new, &ignored);
 		goto fail;
 	}
@@ -178,24 +185,45 @@ keydir_rewrap_end(struct keydir_rewrap *r)
 	close(r->lock);
 }
 
-int
-keydir_rewrap(struct keydir_rewrap *r, const struct kek *kek, const struct kek *new_kek, const char *reference,
-              struct err *err)
+struct keyset *
+keydir_rewrap_read(struct keydir_rewrap *r, const struct kek *kek, struct err *err)
 {
 	struct keydir_files files;
 	struct keydir_places p;
 	struct keyset *ks;
-	int result = -1;
+
+	if (keydir_places_look(&p, r->path, err) != 0 || keydir_files_load(p.live, &files, err) != 0)
+		return NULL;
+	ks = keydir_set_open(p.live, &files, kek, err);
+	keydir_files_free(&files);
+	return ks;
+}
+
+int
+keydir_rewrap_write(struct keydir_rewrap *r, const struct keyset *ks, const struct kek *new_kek, const char *reference,
+                    struct err *err)
+{
+	struct keydir_files files;
+	struct keydir_places p;
+	int result;
 
 	if (keydir_places_look(&p, r->path, err) != 0 || keydir_files_load(p.live, &files, err) != 0)
 		return -1;
-	if ((ks = keydir_set_open(p.live, &files, kek, err)) != NULL) {
-		/* once new/ has become live/ nobody may take it away */
-		r->made_new = false;
-		result = swap(r->path, &p, &files, ks, new_kek, reference, err);
-	}
-	keyset_free(ks);
+	/* once new/ has become live/ nobody may take it away */
+	r->made_new = false;
+	result = swap(r->path, &p, &files, ks, new_kek, reference, err);
 	keydir_files_free(&files);
+	return result;
+}
+
+int
+keydir_rewrap(struct keydir_rewrap *r, const struct kek *kek, const struct kek *new_kek, const char *reference,
+              struct err *err)
+{
+	struct keyset *ks = keydir_rewrap_read(r, kek, err);
+	int result = ks != NULL ? keydir_rewrap_write(r, ks, new_kek, reference, err) : -1;
+
+	keyset_free(ks);
 	return result;
 }
 

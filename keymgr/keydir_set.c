@@ -369,12 +369,14 @@ keydir_set_write(const char *folder, const struct keyset *ks, const struct kek *
 	for (size_t i = 0; i < files.n; i++)
 		if (file_write(folder, files.file[i].name, files.file[i].data, files.file[i].len, err) != 0)
 			goto done;
+	if (kek->wrapped_len > 0 && file_write(folder, KEYDIR_WRAPPED, kek->wrapped, kek->wrapped_len, err) != 0)
+		goto done;
 	for (size_t i = 0; earlier_files != NULL && i < earlier_files->n; i++) {
 		const struct keydir_file *f = &earlier_files->file[i];
 
 		/* what the new cluster key's command has put there already is the newer one */
-		if (!keydir_is_wkey(f->name) && strcmp(f->name, KEYDIR_JSON) != 0 && !is_there(folder, f->name) &&
-		    file_write(folder, f->name, f->data, f->len, err) != 0)
+		if (!keydir_is_wkey(f->name) && strcmp(f->name, KEYDIR_JSON) != 0 && strcmp(f->name, KEYDIR_WRAPPED) != 0 &&
+		    !is_there(folder, f->name) && file_write(folder, f->name, f->data, f->len, err) != 0)
 			goto done;
 	}
 	result = file_write(folder, KEYDIR_JSON, text, strlen(text), err);

@@ -8,6 +8,7 @@
 #include "keymgr/keydir.h"
 
 #define KEYDIR_JSON "keyset.json"
+#define KEYDIR_WRAPPED "kek.wrapped" /* the cluster key of an envelope provider (keymgr/provider.h) */
 
 /* keyset.json's contents, and that all files it speaks of are there and have the right length; needs no key. */
 int keydir_set_info(const char *folder, const struct keydir_files *files, struct keydir_info *info, struct err *err);

@@ -161,3 +161,12 @@ done:
 	json_decref(root);
 	return result;
 }
+
+time_t
+keydir_time(const char *created)
+{
+	struct tm tm = {0};
+	const char *end = strptime(created, "%Y-%m-%dT%H:%M:%SZ", &tm);
+
+	return end == NULL || *end != '\0' ? -1 : timegm(&tm);
+}

@@ -3,6 +3,8 @@
 #ifndef KEYMGR_KEYDIR_TEXT_H
 #define KEYMGR_KEYDIR_TEXT_H
 
+#include <time.h>
+
 #include "keymgr/keydir.h"
 
 #define KEYDIR_MAC_LEN 32
@@ -14,5 +16,8 @@ char *keydir_text_write(const struct keydir_info *info, const char *mac_hex, str
  * ERR_DAMAGED. path is only named in errors. */
 int keydir_text_read(const char *path, const char *text, size_t len, struct keydir_info *info,
                      char mac_hex[static KEYDIR_MAC_HEX_LEN], struct err *err);
+
+/* When a key was made, from its "created"; -1 when that is no time. */
+time_t keydir_time(const char *created);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/path.h"
 
@@ -63,4 +64,23 @@ keystore_names_free(struct keystore_names *names)
 {
 	free(names->name);
 	memset(names, 0, sizeof(*names));
+}
+
+int
+keystore_check(const char *keystore, struct err *err)
+{
+	struct stat st;
+
+	if (stat(keystore, &st) != 0)
+		return err_os(err, errno, "could not look at keystore \"%s\"", keystore);
+	if (st.st_uid != geteuid() && geteuid() != 0) {
+		err_set(err, ERR_REFUSED, "keystore \"%s\" belongs to another user", keystore);
+		return err_hint(err, "Run walcrypt-ctl and the proxy as one user, who owns it.");
+	}
+	if ((st.st_mode & 077) != 0) {
+		err_set(err, ERR_REFUSED, "keystore \"%s\" has mode %04o: others may look into it", keystore,
+		        (unsigned)st.st_mode & 07777);
+		return err_hint(err, "chmod 0700 %.200s", keystore);
+	}
+	return 0;
 }

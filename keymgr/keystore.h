@@ -17,4 +17,9 @@ struct keystore_names {
 int keystore_names(const char *keystore, struct keystore_names *names, struct err *err);
 void keystore_names_free(struct keystore_names *names);
 
+/* Is it its owner's alone? ERR_REFUSED when others may look in, or when it belongs to somebody else and we are not
+ * root.
+ */
+int keystore_check(const char *keystore, struct err *err);
+
 #endif

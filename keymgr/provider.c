@@ -1,17 +1,22 @@
 #include "keymgr/provider.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "common/hex.h"
 #include "common/settings.h"
+#include "keymgr/keeper.h"
 #include "keymgr/provider_scheme.h"
 #include "walcrypt/random.h"
 #include "walcrypt/secmem.h"
 
 #define KEK_HEX_LEN (2 * KEK_LEN)
 
-static const struct provider_scheme *const schemes[] = {&provider_file, &provider_command, &provider_vault_kv};
+static const struct provider_scheme *const schemes[] = {&provider_file,     &provider_command,      &provider_external,
+                                                        &provider_kmip,     &provider_passphrase,   &provider_pkcs11,
+                                                        &provider_vault_kv, &provider_vault_transit};
 
 static const struct provider_scheme *
 scheme_of(const struct kek_conf *conf, const char **rest, struct err *err)
@@ -25,6 +30,7 @@ scheme_of(const struct kek_conf *conf, const char **rest, struct err *err)
 			if (colon[1] != '\0')
 				return schemes[i];
 			err_set(err, ERR_USAGE, "key provider \"%s\" names no source after the colon", conf->uri);
+			err_hint(err, "docs/providers.md says how it is written.");
 			return NULL;
 		}
 	/* not quoted in full: a key given by mistake must not reach a log */
@@ -33,7 +39,7 @@ scheme_of(const struct kek_conf *conf, const char **rest, struct err *err)
 	else
 		err_set(err, ERR_USAGE, "key provider \"%.*s\" is not known",
 		        (int)(colon - conf->uri > 32 ? 32 : colon - conf->uri), conf->uri);
-	err_hint(err, "Known are file:PATH, command:COMMAND and vault-kv://HOST:PORT/PATH.");
+	err_hint(err, "docs/providers.md has them all; file:PATH is one.");
 	return NULL;
 }
 
@@ -47,6 +53,10 @@ kek_conf_set(struct kek_conf *conf, const struct settings_kek *section)
 	conf->cert_file = section->cert_file;
 	conf->key_file = section->key_file;
 	conf->vault_namespace = section->vault_namespace;
+	conf->login = section->login;
+	conf->login_mount = section->login_mount;
+	conf->login_role = section->login_role;
+	conf->login_file = section->login_file;
 }
 
 bool
@@ -60,15 +70,6 @@ provider_holds_key(const char *text)
 			return true;
 	}
 	return false;
-}
-
-static int
-hex_digit(char ch)
-{
-	return ch >= '0' && ch <= '9'   ? ch - '0'
-	       : ch >= 'a' && ch <= 'f' ? ch - 'a' + 10
-	       : ch >= 'A' && ch <= 'F' ? ch - 'A' + 10
-	                                : -1;
 }
 
 int
@@ -111,7 +112,7 @@ kek_check(const struct kek_conf *conf, struct err *err)
 	if ((scheme = scheme_of(conf, &rest, err)) == NULL)
 		return -1;
 	if (!provider_holds_key(rest))
-		return scheme->check != NULL ? scheme->check(rest, err) : 0;
+		return scheme->check != NULL ? scheme->check(rest, conf, err) : 0;
 	err_set(err, ERR_REFUSED, "key provider holds 64 hexadecimal digits: a cluster key does not belong there");
 	return err_hint(
 	    err, "Everybody on the machine can read options and environments. Keep the key where the provider fetches "
@@ -127,6 +128,33 @@ with_defaults(const struct kek_conf *conf)
 	return full;
 }
 
+bool
+kek_is_envelope(const struct kek_conf *conf)
+{
+	const struct provider_scheme *scheme;
+	struct err ignored;
+	const char *rest;
+
+	return (scheme = scheme_of(conf, &rest, &ignored)) != NULL && scheme->unwrap != NULL;
+}
+
+/* An envelope's key out of wrapped[0..len). */
+static int
+unwrap(const struct provider_scheme *scheme, const char *rest, const struct kek_conf *conf, const uint8_t *wrapped,
+       size_t len, struct kek *kek, struct err *err)
+{
+	if (wrapped == NULL) {
+		err_set(err, ERR_FAILED, "the key directory holds no cluster key wrapped by \"%s:\"", scheme->name);
+		return err_hint(err, "Its cluster key comes from another provider: walcrypt-ctl key show names it.");
+	}
+	if (len == 0 || len > sizeof(kek->wrapped))
+		return err_set(err, ERR_DAMAGED, "the wrapped cluster key has %zu bytes instead of 1 to %zu", len,
+		               sizeof(kek->wrapped));
+	memcpy(kek->wrapped, wrapped, len);
+	kek->wrapped_len = len;
+	return scheme->unwrap(rest, conf, kek, err);
+}
+
 struct kek *
 kek_fetch(const struct kek_conf *conf, struct err *err)
 {
@@ -134,12 +162,17 @@ kek_fetch(const struct kek_conf *conf, struct err *err)
 	const struct provider_scheme *scheme;
 	const char *rest;
 	struct kek *kek;
+	int result;
 
 	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
 		return NULL;
 	if ((kek = secmem_alloc(sizeof(*kek), err)) == NULL)
 		return NULL;
-	if (scheme->fetch(rest, &full, kek, err) != 0) {
+	if (scheme->unwrap != NULL)
+		result = unwrap(scheme, rest, &full, full.wrapped, full.wrapped_len, kek, err);
+	else
+		result = scheme->fetch(rest, &full, kek, err);
+	if (result != 0) {
 		kek_free(kek);
 		return NULL;
 	}
@@ -153,32 +186,80 @@ kek_free(struct kek *kek)
 	secmem_free(kek);
 }
 
-int
-kek_store(const struct kek_conf *conf, const struct kek *kek, struct err *err)
-{
-	struct kek_conf full = with_defaults(conf);
-	const struct provider_scheme *scheme;
-	const char *rest;
-
-	if ((scheme = scheme_of(&full, &rest, err)) == NULL)
-		return -1;
-	if (scheme->create == NULL) {
-		err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot make a cluster key", scheme->name);
-		return err_hint(err, "Make the key where the provider takes it from, and leave --create-kek away.");
-	}
-	return scheme->create(rest, &full, kek, err);
-}
-
-int
-kek_create(const struct kek_conf *conf, struct err *err)
+/* A store's new key; ERR_REFUSED when it cannot take one. */
+static int
+store(const struct provider_scheme *scheme, const char *rest, const struct kek_conf *conf, const struct kek *same,
+      struct err *err)
 {
 	struct kek *kek = secmem_alloc(sizeof(*kek), err);
 	int result = -1;
 
-	if (kek != NULL && random_bytes(kek->key, sizeof(kek->key), err) == 0)
-		result = kek_store(conf, kek, err);
+	if (kek == NULL)
+		return -1;
+	if (scheme->create == NULL) {
+		err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot make a cluster key", scheme->name);
+		err_hint(err, "Make the key where the provider takes it from, and leave --create-kek away.");
+	} else if (same != NULL || random_bytes(kek->key, sizeof(kek->key), err) == 0)
+		result = scheme->create(rest, conf, same != NULL ? same : kek, err);
 	kek_free(kek);
 	return result;
+}
+
+/* An envelope's key: wrapped, and opened again, because what the provider cannot open would be lost. */
+static struct kek *
+wrap(const struct provider_scheme *scheme, const char *rest, const struct kek_conf *conf, const struct kek *same,
+     struct err *err)
+{
+	struct kek *kek = secmem_alloc(sizeof(*kek), err), *again = NULL;
+
+	if (kek == NULL)
+		return NULL;
+	if (same != NULL)
+		memcpy(kek->key, same->key, sizeof(kek->key));
+	if ((same == NULL && random_bytes(kek->key, sizeof(kek->key), err) != 0) ||
+	    scheme->wrap(rest, conf, kek, err) != 0 || (again = secmem_alloc(sizeof(*again), err)) == NULL ||
+	    unwrap(scheme, rest, conf, kek->wrapped, kek->wrapped_len, again, err) != 0)
+		goto fail;
+	if (!secmem_equal(kek->key, again->key, sizeof(kek->key))) {
+		err_set(err, ERR_FAILED, "key provider \"%s:\" gave back another key than it was to wrap", scheme->name);
+		goto fail;
+	}
+	kek_free(kek);
+	kek_reference(conf, again->source, sizeof(again->source));
+	return again;
+fail:
+	kek_free(kek);
+	kek_free(again);
+	return NULL;
+}
+
+struct kek *
+kek_prepare(const struct kek_conf *conf, bool create, const struct kek *same, bool *made, struct err *err)
+{
+	struct kek_conf full = with_defaults(conf);
+	const struct provider_scheme *scheme;
+	const char *rest;
+	struct kek *kek;
+
+	if (made != NULL)
+		*made = false;
+	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
+		return NULL;
+	kek = scheme->wrap != NULL ? wrap(scheme, rest, &full, same, err) : kek_fetch(&full, err);
+	if (kek != NULL || err->os_errno != ENOENT)
+		return kek;
+	if (!create)
+		return NULL;
+	if (scheme->wrap != NULL && scheme->make_wrapping_key == NULL) {
+		err_hint(err, "Make it where the provider keeps it, and leave --create-kek away.");
+		return NULL;
+	}
+	if ((scheme->wrap != NULL ? scheme->make_wrapping_key(rest, &full, err) : store(scheme, rest, &full, same, err)) !=
+	    0)
+		return NULL;
+	if (made != NULL)
+		*made = true;
+	return scheme->wrap != NULL ? wrap(scheme, rest, &full, same, err) : kek_fetch(&full, err);
 }
 
 void
@@ -190,4 +271,54 @@ kek_reference(const struct kek_conf *conf, char *out, size_t out_len)
 		snprintf(out, out_len, "(not shown)");
 	else
 		snprintf(out, out_len, "%s", conf->uri);
+}
+
+int
+kek_list(const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err)
+{
+	struct kek_conf full = with_defaults(conf);
+	const struct provider_scheme *scheme;
+	const char *rest;
+
+	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
+		return -1;
+	if (scheme->list == NULL)
+		return err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot list its keys", scheme->name);
+	return scheme->list(rest, &full, each, arg, err);
+}
+
+int
+kek_destroy(const struct kek_conf *conf, const char *version, struct err *err)
+{
+	struct kek_conf full = with_defaults(conf);
+	const struct provider_scheme *scheme;
+	const char *rest;
+
+	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
+		return -1;
+	if (scheme->destroy == NULL) {
+		err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot destroy a cluster key", scheme->name);
+		return err_hint(err, "Destroy it where it is kept.");
+	}
+	return scheme->destroy(rest, &full, version, err);
+}
+
+int
+kek_keep(const struct kek_conf *conf, int *again_s, struct err *err)
+{
+	struct kek_conf full = with_defaults(conf);
+	const struct provider_scheme *scheme;
+	const char *rest;
+
+	*again_s = 0;
+	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
+		return -1;
+	return scheme->keep != NULL ? scheme->keep(rest, &full, again_s, err) : 0;
+}
+
+void
+kek_finish(void)
+{
+	keeper_stop_all();
+	provider_passphrase_forget();
 }

@@ -3,22 +3,36 @@
  *   file:/path            64 hex digits in a file of mode 0600 or stricter (0640 when owned by root), owned by us or
  * root command:COMMAND       CFE's contract: run by the shell, first line of stdout holds 64 hex digits (or
  * encryptionkey=<hex>), exit status 0; %d key directory, %p prompt, %R descriptor of the terminal, %% percent
+ *   external:NAME:COMMAND            a process that stays and is asked in lines, docs/formats/external.md; NAME is the
+ * key's, with %XX for what is no letter, digit or one of -._~
  *   vault-kv://HOST:PORT/PATH        a secret of a KV engine, version 1 or 2, in HashiCorp Vault or OpenBao
  *   vault-transit://HOST:PORT/MOUNT/KEY   the cluster key lies in the key directory, wrapped by a key of a transit
- * engine Calls block until their deadline, so they are never made on an event loop, under a lock or on a data path.
+ * engine
+ *
+ * There are two kinds. A store keeps the cluster key itself and hands it out. An envelope keeps a key of its own that
+ * never leaves it: the cluster key is random, is made for one key directory and lies there as the provider wrapped it
+ * (kek.wrapped); to fetch it is to have that unwrapped. Calls block until their deadline, so they are never made on an
+ * event loop, under a lock or on a data path.
  */
 #ifndef KEYMGR_PROVIDER_H
 #define KEYMGR_PROVIDER_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/err.h"
 #include "walcrypt/key.h"
 
+#define KEK_WRAPPED_MAX 4096
+
 struct kek {
 	uint8_t key[KEK_LEN];
-	char version[64]; /* of providers that have versions; else empty */
+	char version[64]; /* of providers that have versions (an envelope: of its own key); else empty */
 	char source[512]; /* kek_reference of where it was fetched from, for messages; empty when it was not fetched */
+	uint8_t wrapped[KEK_WRAPPED_MAX]; /* as an envelope wrapped it */
+	size_t wrapped_len;               /* 0: a store's */
 };
 
 /* What a [kek NAME] section or a URI says. Strings are the caller's and outlive the provider. */
@@ -29,25 +43,57 @@ struct kek_conf {
 	int terminal_fd;     /* what %R becomes; -1: opens /dev/tty when needed */
 	/* of servers; NULL: not given. The URI may say them too, and then does. */
 	const char *token_file, *ca_file, *cert_file, *key_file, *vault_namespace;
+	const char *login, *login_mount, *login_role, *login_file;
+	bool keep; /* the process lives long: a login to a server may be kept for the next call, see kek_keep */
+	const atomic_bool *stop; /* may be NULL; a call ends early, without success, once it is true */
+	/* of an envelope: what kek.wrapped holds (keydir_kek fills it in); NULL: nothing */
+	const uint8_t *wrapped;
+	size_t wrapped_len;
 };
 
 struct settings_kek;
 /* What a [kek] section says; its strings are lent. */
 void kek_conf_set(struct kek_conf *conf, const struct settings_kek *section);
 
-/* struct kek in secmem; free with kek_free. ERR_UNREACHABLE (provider failed, timed out), ERR_USAGE (URI), ERR_REFUSED
- * (file mode, key in the command). */
+/*
+ * The cluster key of a key directory that is there: keydir_kek calls this. struct kek in secmem; free with kek_free.
+ * ERR_UNREACHABLE (provider failed, timed out), ERR_USAGE (URI), ERR_REFUSED (file mode, key in the command),
+ * ERR_DAMAGED (an envelope cannot unwrap it); os_errno ENOENT: a store has none.
+ */
 struct kek *kek_fetch(const struct kek_conf *conf, struct err *err);
 void kek_free(struct kek *kek); /* wipes */
 /* Is the URI one that could be fetched from? Without a fetch: ERR_USAGE, or ERR_REFUSED when a key itself stands in it,
  * so that it gets no further, into an environment say. */
 int kek_check(const struct kek_conf *conf, struct err *err);
-/* Make a new cluster key where the provider can (file: creates the file, mode 0600, never overwrites). ERR_REFUSED
- * where it cannot. */
-int kek_create(const struct kek_conf *conf, struct err *err);
-/* Store this cluster key as kek_create does a new one. */
-int kek_store(const struct kek_conf *conf, const struct kek *kek, struct err *err);
+/*
+ * The cluster key for keys that are about to be wrapped, in a new key directory or anew in one that is there; also what
+ * walcrypt-ctl key alter and move go through.
+ * A store: the key that it has. With create, when it has none: a fresh one, or the one given in same, is stored and
+ * fetched again (ERR_REFUSED where a provider cannot; an existing one is never overwritten).
+ * An envelope: a fresh key, or the one given in same, wrapped under the newest version of the provider's own key, and
+ * unwrapped again to see that it can be. With create the provider's key is made when it is not there.
+ * os_errno ENOENT: there is none and create was not given. *made (may be NULL): something was made at the provider.
+ */
+struct kek *kek_prepare(const struct kek_conf *conf, bool create, const struct kek *same, bool *made, struct err *err);
+/* Does the cluster key lie in the key directory, so that it is fetched for each? */
+bool kek_is_envelope(const struct kek_conf *conf);
 /* The URI fit to be shown and logged (no secret in it). */
 void kek_reference(const struct kek_conf *conf, char *out, size_t out_len);
+
+/* Tell of each key that the provider keeps; not every provider can (ERR_REFUSED). name and version are lent for the
+ * call; version is empty where keys have none. */
+typedef void kek_listed(void *arg, const char *name, const char *version);
+int kek_list(const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err);
+/* Destroy the key that the URI names, or this version of it (NULL: all), for good. The caller has made sure that nobody
+ * needs it. ERR_FAILED with ENOENT when it is not there, ERR_REFUSED where the provider cannot. */
+int kek_destroy(const struct kek_conf *conf, const char *version, struct err *err);
+/*
+ * In a process that lives long (conf->keep): see to it that the provider will answer the next fetch, too: a token is
+ * renewed, a login made anew before it ends. *again_s: when to call again, in seconds; 0: there is nothing to keep. -1:
+ * something will be missing, err says what; *again_s then is not set.
+ */
+int kek_keep(const struct kek_conf *conf, int *again_s, struct err *err);
+/* Stop the processes that providers keep running; at exit it happens by itself. */
+void kek_finish(void);
 
 #endif

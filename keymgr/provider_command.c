@@ -74,7 +74,7 @@ expand(const char *command, const struct kek_conf *conf, struct builder *b, int 
 static int
 command_run(const char *expanded, bool uses_terminal, int timeout_ms, struct kek *kek, struct err *err)
 {
-	static const char *const without[] = {"LD_PRELOAD", "WALCRYPT_KEK", "WALCRYPT_CONFIG", NULL};
+	static const char *const without[] = {"LD_PRELOAD", "WALCRYPT_KEK", "WALCRYPT_CONFIG", "PGENCRYPTIONKEY", NULL};
 	const char *const argv[] = {"/bin/sh", "-c", expanded, NULL};
 	struct subprocess p = {.argv = argv,
 	                       .timeout_ms = timeout_ms,
@@ -126,4 +126,4 @@ command_fetch(const char *command, const struct kek_conf *conf, struct kek *kek,
 	return result;
 }
 
-const struct provider_scheme provider_command = {"command", NULL, command_fetch, NULL};
+const struct provider_scheme provider_command = {.name = "command", .fetch = command_fetch};

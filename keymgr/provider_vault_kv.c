@@ -36,8 +36,12 @@ engine_find(struct vault *v, struct engine *e, struct err *err)
 	if (http_escape_path(v->path, escaped, sizeof(escaped), err) != 0)
 		return -1;
 	snprintf(path, sizeof(path), "sys/internal/ui/mounts/%s", escaped);
-	if (vault_call(v, "GET", path, NULL, &status, &reply, NULL, err) != 0)
+	if (vault_call(v, "GET", path, NULL, &status, &reply, err) != 0)
 		return -1;
+	if (status == 400) {
+		vault_refusal(v, reply, "does not say which engine has the secret", err);
+		goto done;
+	}
 	data = json_object_get(reply, "data");
 	mount = json_string_value(json_object_get(data, "path"));
 	type = json_string_value(json_object_get(data, "type"));
@@ -78,8 +82,8 @@ secret_path(const struct vault *v, const struct engine *e, bool read, char *out,
 	if (http_escape_path(plain, mount, sizeof(mount), err) != 0 ||
 	    http_escape_path(e->name, name, sizeof(name), err) != 0)
 		return -1;
-	if (pinned && (v->version[0] == '\0' || strspn(v->version, "0123456789") != strlen(v->version)))
-		return err_set(err, ERR_USAGE, "version \"%.40s\" is not a number", v->version);
+	if (pinned && vault_check_version(v, err) != 0)
+		return -1;
 	if ((size_t)snprintf(out, out_len, "%s/%s%s%s%s", mount, e->versions ? "data/" : "", name,
 	                     pinned ? "?version=" : "", pinned ? v->version : "") >= out_len)
 		return err_set(err, ERR_USAGE, "key provider's path is too long");
@@ -109,10 +113,14 @@ secret_read(struct vault *v, const struct engine *e, struct kek *kek, struct err
 	long status;
 
 	if (secret_path(v, e, true, path, sizeof(path), err) != 0 ||
-	    vault_call(v, "GET", path, NULL, &status, &reply, NULL, err) != 0)
+	    vault_call(v, "GET", path, NULL, &status, &reply, err) != 0)
 		return -1;
 	if (status == 404) {
 		absent(v, e, reply, err);
+		goto done;
+	}
+	if (status != 200) {
+		vault_refusal(v, reply, "does not give the secret", err);
 		goto done;
 	}
 	data = json_object_get(reply, "data");
@@ -213,7 +221,7 @@ kv_create(const char *rest, const struct kek_conf *conf, const struct kek *kek, 
 		err_nomem(err);
 		goto done;
 	}
-	if (vault_call(&v, "POST", path, body, &status, &reply, NULL, err) != 0 && err->class != ERR_FAILED)
+	if (vault_call(&v, "POST", path, body, &status, &reply, err) != 0 && err->class != ERR_FAILED)
 		goto done;
 	result = secret_compare(&v, &e, kek, err);
 done:
@@ -224,4 +232,5 @@ done:
 	return result;
 }
 
-const struct provider_scheme provider_vault_kv = {"vault-kv", vault_check, kv_fetch, kv_create};
+const struct provider_scheme provider_vault_kv = {
+    .name = "vault-kv", .check = vault_check, .fetch = kv_fetch, .create = kv_create, .keep = vault_scheme_keep};

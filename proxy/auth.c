@@ -36,14 +36,14 @@ failed(struct session *s, const struct err *told)
 	struct auth *a = s->auth;
 
 	limits_failed(s->proxy->limits, &s->peer);
+	(*stats_failed_logins(s->proxy->stats))++;
 	if (a != NULL && a->asked)
 		authquery_doubt(s->proxy->authquery, s->startup.user);
 	if (a != NULL && a->doomed) {
-		char context[160];
+		struct err why = a->why;
 
-		snprintf(context, sizeof(context), "session %u: %s from %s is refused", s->card.id, s->startup.user,
-		         s->peer.text);
-		log_err(LOG_INFO, &a->why, context);
+		err_context(&why, "\"%s\" from %s is refused", s->startup.user, s->peer.text);
+		session_log_err(s, LOG_INFO, &why);
 	}
 	session_drop(s, told);
 }
@@ -67,7 +67,7 @@ check_certificate(const struct session *s, struct err *err)
 	if (any || strcmp(name, s->startup.user) == 0 ||
 	    (s->node != NULL && site_lists(s->node->settings->client_cn, name)))
 		return 0;
-	log_info("session %u: the certificate of \"%s\" is not for user \"%s\"", s->card.id, name, s->startup.user);
+	session_log(s, LOG_INFO, "the certificate of \"%s\" is not for user \"%s\"", name, s->startup.user);
 	err_set(err, ERR_REFUSED, "certificate authentication failed for user \"%s\"", s->startup.user);
 	return err_sqlstate(err, "28000");
 }

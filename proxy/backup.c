@@ -27,7 +27,11 @@
 
 struct backup {
 	struct command_backup wants;
+	struct card *card;
+	struct node_stats *stats;
 	bool started; /* the first result, with the start, has come */
+	bool sized;   /* the second one, with the tablespaces */
+	bool whole;   /* it came to its good end */
 	char *guard;
 	uint64_t faults; /* pages with a wrong checksum; the first ones are kept */
 	struct err fault[FAULTS_SHOWN];
@@ -42,6 +46,9 @@ backup_free(struct backup *b)
 {
 	if (b == NULL)
 		return;
+	if (b->card->backup_since != 0 && !b->whole)
+		b->stats->backups_failed++;
+	b->card->backup_since = 0;
 	free(b->guard);
 	backupstream_free(b->stream);
 	spool_free(b->spool);
@@ -115,7 +122,7 @@ on_fault(void *arg, const char *path, uint32_t block, uint16_t stored, uint16_t 
 	err_set(fault, ERR_DAMAGED,
 	        "checksum verification failed in file \"%s\", block %" PRIu32 ": calculated %X but expected %X", path,
 	        block, calculated, stored);
-	log_line(LOG_WARNING, "session %u (%s): %s", s->card.id, s->card.node, fault->text);
+	session_log_err(s, LOG_WARNING, fault);
 }
 
 /* From the far end back. */
@@ -185,6 +192,7 @@ backup_copy(struct session *s, uint8_t *data, size_t len)
 	struct err err = {0};
 	int rc;
 
+	s->card.backup_done += len;
 	if (s->backup->stream == NULL)
 		rc = message_copy_data(&s->out, data, len, &err) != 0 ? -1 : buffer_len(&s->out) > SESSION_OUT_HIGH;
 	else
@@ -214,13 +222,14 @@ backup_copy_end(struct session *s, bool waits, const PGresult *first)
 	if (b->stage != NULL) {
 		const struct backupstage_counts *n = backupstage_counted(b->stage);
 
-		log_info("session %u (%s): base backup: %" PRIu64 " relation files (%" PRIu64 " MiB) and %" PRIu64
-		         " WAL files %s, %" PRIu64 " other files",
-		         s->card.id, s->card.node, n->relation_files, n->relation_bytes >> 20, n->wal_files,
-		         s->node->keyset == NULL      ? "opened"
-		         : s->up_node->keyset == NULL ? "encrypted"
-		                                      : "encrypted anew",
-		         n->other_files);
+		session_log(s, LOG_INFO,
+		            "base backup: %" PRIu64 " relation files (%" PRIu64 " MiB) and %" PRIu64 " WAL files %s, %" PRIu64
+		            " other files",
+		            n->relation_files, n->relation_bytes >> 20, n->wal_files,
+		            s->node->keyset == NULL      ? "opened"
+		            : s->up_node->keyset == NULL ? "encrypted"
+		                                         : "encrypted anew",
+		            n->other_files);
 	}
 	session_put(s);
 }
@@ -264,6 +273,28 @@ take_start(struct session *s, const PGresult *res, struct err *err)
 }
 
 static void
+whole(struct session *s)
+{
+	s->backup->whole = true;
+	s->stats->backups++;
+	s->stats->last_backup = time(NULL);
+}
+
+/* The tablespaces, each with its size in KiB if the client has asked for the progress. */
+static void
+take_sizes(struct session *s, const PGresult *res)
+{
+	uint64_t kib = 0;
+
+	s->backup->sized = true;
+	if (PQnfields(res) < 3)
+		return;
+	for (int row = 0; row < PQntuples(res); row++)
+		kib += strtoull(PQgetvalue(res, row, 2), NULL, 10);
+	s->card.backup_size = kib << 10;
+}
+
+static void
 backup_result(struct session *s, PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
@@ -282,10 +313,14 @@ backup_result(struct session *s, PGresult *res)
 			PQclear(res);
 			session_drop(s, &err);
 		}
+	} else if (status == PGRES_TUPLES_OK && !b->sized) {
+		take_sizes(s, res);
+		session_pass(s, res);
 	} else if (status == PGRES_COMMAND_OK && b->faults > 0)
 		PQclear(res); /* say_faults has another word for it */
 	else if (status == PGRES_COPY_OUT && s->state == SESSION_COMMAND) {
 		session_move(s, SESSION_BACKUP);
+		s->card.backup_since = time(NULL);
 		upstream_bulk(s->up, true);
 		session_pass(s, res);
 	} else if (status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
@@ -296,6 +331,8 @@ backup_result(struct session *s, PGresult *res)
 	} else {
 		if (status == PGRES_FATAL_ERROR)
 			b->faults = 0; /* one error is enough */
+		if (status == PGRES_COMMAND_OK && !b->whole)
+			whole(s);
 		session_pass(s, res);
 	}
 }
@@ -360,7 +397,12 @@ backup_begin(struct session *s)
 	if ((s->backup = calloc(1, sizeof(*s->backup))) == NULL) {
 		err_nomem(&err);
 		session_drop(s, &err);
-	} else if (command_backup(&s->command, &s->backup->wants, &err) != 0)
+		return;
+	}
+	s->backup->card = &s->card;
+	s->backup->stats = s->stats;
+	s->card.backup_done = s->card.backup_size = 0;
+	if (command_backup(&s->command, &s->backup->wants, &err) != 0)
 		session_refuse(s, &err);
 	else if (s->node->keyset == NULL && s->up_node->keyset == NULL)
 		start(s);

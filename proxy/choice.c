@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
-
 #define GRACE_S 1.0
 
 struct candidate {
@@ -20,6 +18,7 @@ struct choice {
 	struct ev_loop *loop;
 	const struct site_node *node;
 	struct timelines *timelines;
+	struct upstreams *upstreams;
 	void (*done)(void *owner, struct upstream *u, const struct err *err);
 	void *owner;
 	ev_timer timer; /* the grace, and the way out of a candidate's own call */
@@ -109,6 +108,7 @@ on_ready(void *owner)
 	struct err err = {0};
 
 	c->over = c->fit = true;
+	upstreams_reached(c->choice->upstreams, c->node->settings->name, upstream_facts(c->up));
 	if (candidate_check(c, &err) != 0) {
 		candidate_fault(c, &err);
 		upstream_close(c->up);
@@ -121,6 +121,7 @@ on_failed(void *owner, const struct err *err)
 {
 	struct candidate *c = owner;
 
+	upstreams_failed(c->choice->upstreams, c->node->settings->name, err);
 	candidate_fault(c, err);
 	look(c->choice);
 }
@@ -235,7 +236,8 @@ on_timer(struct ev_loop *loop, ev_timer *w, int revents)
 	if (c != NULL && timeline_check(choice, c, &err) == 0) {
 		up = c->up;
 		c->up = NULL;
-	}
+	} else if (c != NULL)
+		upstreams_failed(choice->upstreams, c->node->settings->name, &err);
 	/* the choice may be gone after this */
 	choice->done(choice->owner, up, up == NULL ? &err : NULL);
 }
@@ -254,8 +256,10 @@ candidate_begin(struct candidate *c, const struct choice_conf *conf)
 	struct err err = {0};
 
 	c->up = upstream_new(conf->loop, &up, &handler, c, &err);
-	if (c->up == NULL)
+	if (c->up == NULL) {
+		upstreams_failed(conf->upstreams, c->node->settings->name, &err);
 		candidate_fault(c, &err);
+	}
 	return c->up == NULL ? -1 : 0;
 }
 
@@ -281,6 +285,7 @@ choice_new(const struct choice_conf *conf, void (*done)(void *owner, struct upst
 	choice->loop = conf->loop;
 	choice->node = conf->node;
 	choice->timelines = conf->timelines;
+	choice->upstreams = conf->upstreams;
 	choice->done = done;
 	choice->owner = owner;
 	ev_timer_init(&choice->timer, on_timer, 0., 0.);

@@ -8,7 +8,7 @@
 
 #include "proxy/site.h"
 #include "proxy/timelines.h"
-#include "proxy/upstream.h"
+#include "proxy/upstreams.h"
 
 struct choice;
 
@@ -17,6 +17,7 @@ struct choice_conf {
 	const struct site *site;
 	const struct site_node *node; /* the session's */
 	struct timelines *timelines;
+	struct upstreams *upstreams;            /* is told what came of each */
 	const char *application_name, *options; /* of the downstream */
 	const char *database;                   /* NULL: replication alone */
 };

@@ -30,16 +30,18 @@ session_ready(struct session *s)
 	message_reader_phase(&s->in, MESSAGE_COMMAND);
 	session_move(s, SESSION_READY);
 	session_put(s);
+	/* it was let finish what it did */
+	if (worker_stops(s->worker) && s->state == SESSION_READY)
+		session_stop(s, WORKER_TELL);
 }
 
 void
 session_refuse(struct session *s, const struct err *why)
 {
 	struct err err = {0};
-	char context[96];
 
-	snprintf(context, sizeof(context), "session %u (%s)", s->card.id, s->card.node);
-	log_err(LOG_INFO, why, context);
+	s->stats->errors[why->class]++;
+	session_log_err(s, LOG_INFO, why);
 	if (message_error(&s->out, "ERROR", why, &err) != 0)
 		session_drop(s, &err);
 	else
@@ -56,23 +58,6 @@ session_query(struct session *s, const char *sql, const struct session_mode *mod
 		session_drop(s, &err);
 }
 
-static int
-no_copy(struct session *s, uint8_t *data, size_t len)
-{
-	(void)s;
-	(void)data;
-	(void)len;
-	return 0;
-}
-
-static void
-no_copy_end(struct session *s, bool waits, const PGresult *first)
-{
-	(void)s;
-	(void)waits;
-	(void)first;
-}
-
 /* The end of a session whose upstream has gone in the middle. */
 static void
 lost(struct session *s)
@@ -81,6 +66,7 @@ lost(struct session *s)
 
 	err_set(&err, ERR_UNREACHABLE, "lost the connection to upstream \"%s\"", upstream_name(s->up));
 	err_sqlstate(&err, "08006");
+	stream_ended(s, STANDBY_LOST, err.text);
 	session_drop(s, &err);
 }
 
@@ -120,7 +106,7 @@ relay_result(struct session *s, PGresult *res)
 		session_pass(s, res);
 }
 
-static const struct session_mode relay_mode = {relay_result, no_copy, no_copy_end};
+static const struct session_mode relay_mode = {.result = relay_result};
 
 void
 session_relay(struct session *s, const char *sql)
@@ -152,7 +138,7 @@ ask_result(struct session *s, PGresult *res)
 	PQclear(kept);
 }
 
-static const struct session_mode ask_mode = {ask_result, no_copy, no_copy_end};
+static const struct session_mode ask_mode = {.result = ask_result};
 
 void
 session_ask(struct session *s, const char *sql, void (*answered)(struct session *s, const PGresult *res))
@@ -184,6 +170,7 @@ on_failed(void *owner, const struct err *err)
 
 	if (!active(s))
 		return;
+	stream_ended(s, STANDBY_LOST, err->text);
 	if (stream_survives(s)) {
 		s->buried = s->up;
 		s->up = NULL;
@@ -209,7 +196,8 @@ on_copy(void *owner, uint8_t *data, size_t len)
 	struct session *s = owner;
 
 	s->card.from_upstream += len;
-	return active(s) ? s->mode->copy(s, data, len) : 0;
+	s->stats->received += len;
+	return active(s) && s->mode->copy != NULL ? s->mode->copy(s, data, len) : 0;
 }
 
 static void
@@ -217,7 +205,7 @@ on_copy_end(void *owner, bool waits, const PGresult *first)
 {
 	struct session *s = owner;
 
-	if (active(s))
+	if (active(s) && s->mode->copy_end != NULL)
 		s->mode->copy_end(s, waits, first);
 }
 
@@ -254,7 +242,7 @@ command(struct session *s)
 	registry_lock(&s->proxy->registry);
 	snprintf(s->card.command, sizeof(s->card.command), "%s", command_name(cmd->kind));
 	registry_unlock(&s->proxy->registry);
-	log_debug("session %u (%s): %s", s->card.id, s->card.node, command_name(cmd->kind));
+	session_log(s, LOG_DEBUG, "%s", command_name(cmd->kind));
 	switch (cmd->kind) {
 	case COMMAND_EMPTY:
 		if (message_empty_query(&s->out, &err) != 0)

@@ -68,25 +68,52 @@ on_chosen(void *owner, struct upstream *u, const struct err *why)
 	s->card.upstream_pid = upstream_facts(u)->pid;
 	s->card.cancel = cancel_handle_new(upstream_conn(u));
 	registry_unlock(&s->proxy->registry);
-	log_info("session %u (%s): %s from %s, upstream \"%s\" (pid %d), timeline %u", s->card.id, s->card.node,
-	         s->card.application[0] != '\0' ? s->card.application : "a client", s->card.peer, s->card.upstream,
-	         s->card.upstream_pid, upstream_facts(u)->tli);
+	session_log(s, LOG_INFO, "%s from %s, upstream \"%s\" (pid %d), timeline %u",
+	            s->card.application[0] != '\0' ? s->card.application : "a client", s->card.peer, s->card.upstream,
+	            s->card.upstream_pid, upstream_facts(u)->tli);
 	greeted(s);
 }
 
-void
-greeting_authenticated(struct session *s)
+/* Look for an upstream. */
+static void
+look_up(struct session *s)
 {
 	struct choice_conf conf = {.loop = s->loop,
 	                           .site = s->site,
 	                           .node = s->node,
 	                           .timelines = s->proxy->timelines,
+	                           .upstreams = s->proxy->upstreams,
 	                           .application_name = s->startup.application_name,
 	                           .options = s->options,
 	                           .database = s->slotsync ? s->startup.database : NULL};
 	struct err err = {0};
 
-	if (identify_permit(s, &err) != 0 || message_auth_ok(&s->out, &err) != 0) {
+	session_move(s, SESSION_CONNECTING);
+	if ((s->choice = choice_new(&conf, on_chosen, s, &err)) == NULL)
+		session_drop(s, &err);
+}
+
+/* One session more, if there may be one. The administrator always gets in. */
+static int
+admit(struct session *s, struct err *err)
+{
+	const char *why;
+
+	if (s->console || (why = registry_admit(&s->proxy->registry, &s->card, s->site->settings->max_sessions,
+	                                        s->node->settings->max_sessions)) == NULL)
+		return 0;
+	err_set(err, ERR_REFUSED, "too many sessions");
+	err_sqlstate(err, "53300");
+	err_detail(err, "%s", why);
+	return err_hint(err, "walcrypt-ctl status lists them.");
+}
+
+void
+greeting_authenticated(struct session *s)
+{
+	struct err err = {0};
+
+	if (identify_permit(s, &err) != 0 || admit(s, &err) != 0 || message_auth_ok(&s->out, &err) != 0) {
 		session_drop(s, &err);
 		return;
 	}
@@ -95,9 +122,68 @@ greeting_authenticated(struct session *s)
 		greeted(s);
 		return;
 	}
-	session_move(s, SESSION_CONNECTING);
-	if ((s->choice = choice_new(&conf, on_chosen, s, &err)) == NULL)
+	if (pause_holds(s->proxy->pause, s->node->settings->name)) {
+		session_log(s, LOG_INFO, "held: the proxy is paused");
+		session_move(s, SESSION_HELD);
+	} else
+		look_up(s);
+}
+
+/* It begins with the configuration of now: a switchover may have changed where its upstream is. */
+static int
+refresh(struct session *s, struct err *err)
+{
+	struct site *site = proxy_site(s->proxy);
+	const struct site_node *node = site_node(site, s->node->settings->name);
+
+	if (node == NULL) {
+		err_set(err, ERR_REFUSED, "there is no node or profile \"%s\" in walcrypt-proxy's configuration any more",
+		        s->node->settings->name);
+		err_sqlstate(err, "28000");
+		site_unref(site);
+		return -1;
+	}
+	site_unref(s->site);
+	s->site = site;
+	s->node = node;
+	return identify_permit(s, err);
+}
+
+void
+session_release(struct session *s)
+{
+	struct err err = {0};
+
+	if (s->state != SESSION_HELD || pause_holds(s->proxy->pause, s->node->settings->name))
+		return;
+	if (refresh(s, &err) != 0)
 		session_drop(s, &err);
+	else
+		look_up(s);
+}
+
+void
+greeting_held_too_long(struct session *s)
+{
+	struct err err = {0};
+
+	err_set(&err, ERR_UNREACHABLE, "the proxy is paused, and has held this connection for %g s",
+	        s->site->settings->pause_timeout_ms / 1000.);
+	err_sqlstate(&err, "57P03");
+	err_hint(&err, "A standby connects again by itself; RESUME on the console ends the pause. The time is set by "
+	               "pause_timeout.");
+	session_drop(s, &err);
+}
+
+/* As a server has names for its views: what is not printable ASCII becomes "?". source: pg_clean_ascii */
+static void
+card_name(char out[static 64], const char *name)
+{
+	size_t n = 0;
+
+	for (; name[n] != '\0' && n < 63; n++)
+		out[n] = name[n] < ' ' || name[n] > '~' ? '?' : name[n];
+	out[n] = '\0';
 }
 
 /* A startup packet of a session. */
@@ -108,15 +194,18 @@ begin(struct session *s)
 	int known;
 
 	registry_lock(&s->proxy->registry);
-	snprintf(s->card.application, sizeof(s->card.application), "%.63s", s->startup.application_name);
+	card_name(s->card.application, s->startup.application_name);
 	registry_unlock(&s->proxy->registry);
 	if (negotiate(s, &err) != 0 || identify_purpose(s, &err) != 0) {
 		session_drop(s, &err);
 		return;
 	}
 	known = identify_user(s, &err);
+	if (known == 0 && s->node != NULL)
+		s->stats = stats_node(s->proxy->stats, s->node->settings->name);
+	s->stats->connections++;
 	registry_lock(&s->proxy->registry);
-	snprintf(s->card.node, sizeof(s->card.node), "%.63s", s->node != NULL ? s->node->settings->name : s->startup.user);
+	card_name(s->card.node, s->node != NULL ? s->node->settings->name : s->startup.user);
 	registry_unlock(&s->proxy->registry);
 	message_reader_phase(&s->in, MESSAGE_AUTH);
 	session_move(s, SESSION_AUTH);
@@ -162,7 +251,7 @@ greeting_direct_tls(struct session *s)
 void
 greeting_encrypted(struct session *s)
 {
-	log_debug("session %u: %s, %s", s->card.id, SSL_get_version(s->channel.ssl), SSL_get_cipher(s->channel.ssl));
+	session_log(s, LOG_DEBUG, "%s, %s", SSL_get_version(s->channel.ssl), SSL_get_cipher(s->channel.ssl));
 	session_move(s, SESSION_STARTUP);
 	if (s->direct && !tls_has_alpn(s->channel.ssl))
 		violation(s, "direct TLS needs the protocol negotiation extension (ALPN) with \"postgresql\"");

@@ -7,19 +7,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/log.h"
 #include "common/options.h"
 #include "proxy/authquery.h"
 #include "proxy/listener.h"
+#include "proxy/notify.h"
+#include "proxy/process.h"
 #include "proxy/proxy.h"
+#include "proxy/reload.h"
+#include "proxy/renewal.h"
+#include "proxy/tunables.h"
+#include "proxy/web.h"
 #include "proxy/worker.h"
-#include "walcrypt/secmem.h"
-
-/* Keys and key schedules: one session's ciphers need a few KiB. */
-#define SECMEM_LEN (4u << 20)
 
 struct arguments {
 	const char *config;
@@ -39,16 +40,14 @@ struct master {
 	struct proxy proxy; /* first: what the console gives back */
 	struct ev_loop *loop;
 	struct listener *listener;
+	struct web *web;  /* NULL: http_listen is not set */
+	ev_timer sampler; /* of the standbys' lag */
 	ev_signal sigterm, sigint, sighup;
-	ev_async asked, reloaded;
-	atomic_bool ask_stop, ask_reload;
-	int stopping;        /* 1 gracefully, 2 fast */
+	ev_async asked;
+	ev_timer drain;
+	atomic_bool ask_stop;
+	enum worker_stop stopping;
 	atomic_size_t ended; /* workers */
-	/* the thread that reloads, because a provider may take its time */
-	pthread_t reloader;
-	bool reloading, reload_again;
-	struct site *fresh;
-	struct err fresh_err;
 };
 
 static void
@@ -64,14 +63,46 @@ give(void *arg, int fd, const struct peer *peer)
 }
 
 static void
+stop_workers(struct master *m, enum worker_stop how)
+{
+	m->stopping = how;
+	for (size_t i = 0; i < m->proxy.nworkers; i++)
+		worker_stop(m->proxy.workers[i], how);
+}
+
+static void
+on_drained(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct master *m = w->data;
+
+	(void)loop;
+	(void)revents;
+	log_warning("drain_timeout is over: sessions that still do something are closed");
+	stop_workers(m, WORKER_TELL);
+}
+
+static void
 stop(struct master *m, const char *why)
 {
-	m->stopping = m->stopping == 0 ? 1 : 2;
-	log_info("%s: stopping%s", why, m->stopping == 1 ? "; once more makes it fast" : " fast");
+	struct site *site = proxy_site(&m->proxy);
+	double drain_s = site->settings->drain_timeout_ms / 1000.;
+
+	site_unref(site);
+	if (m->stopping != WORKER_RUNS) {
+		log_info("%s: stopping fast", why);
+		stop_workers(m, WORKER_FAST);
+		return;
+	}
+	log_info("%s: stopping, commands under way have %g s; once more makes it fast", why, drain_s);
+	notify_stopping(m->proxy.notify, drain_s);
 	listener_free(m->listener);
 	m->listener = NULL;
-	for (size_t i = 0; i < m->proxy.nworkers; i++)
-		worker_stop(m->proxy.workers[i], m->stopping > 1);
+	if (drain_s > 0) {
+		ev_now_update(m->loop);
+		ev_timer_set(&m->drain, drain_s, 0.);
+		ev_timer_start(m->loop, &m->drain);
+	}
+	stop_workers(m, drain_s > 0 ? WORKER_DRAIN : WORKER_TELL);
 }
 
 static void
@@ -82,103 +113,14 @@ on_stop_signal(struct ev_loop *loop, ev_signal *w, int revents)
 	stop(w->data, w->signum == SIGINT ? "SIGINT" : "SIGTERM");
 }
 
-static void *
-reload_run(void *arg)
-{
-	struct master *m = arg;
-
-	m->fresh = site_load(m->proxy.conf_file, &m->fresh_err);
-	ev_async_send(m->loop, &m->reloaded);
-	return NULL;
-}
-
-static void
-reload(struct master *m)
-{
-	int rc;
-
-	if (m->reloading) {
-		m->reload_again = true;
-		return;
-	}
-	log_info("reading \"%s\" again", m->proxy.conf_file);
-	if ((rc = pthread_create(&m->reloader, NULL, reload_run, m)) != 0)
-		log_error("could not start a thread to reload: %s", strerror(rc));
-	else
-		m->reloading = true;
-}
-
-static bool
-differ(const char *a, const char *b)
-{
-	return (a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0);
-}
-
-static bool
-listens_differ(const struct settings *a, const struct settings *b)
-{
-	if (a->nlistens != b->nlistens)
-		return true;
-	for (size_t i = 0; i < a->nlistens; i++)
-		if (differ(a->listens[i].name, b->listens[i].name) || differ(a->listens[i].addr, b->listens[i].addr) ||
-		    a->listens[i].port != b->listens[i].port)
-			return true;
-	return false;
-}
-
-/* Some options are only read at start. */
-static void
-say_what_stays(const struct settings *old, const struct settings *now)
-{
-	if (old->listen_port != now->listen_port || differ(old->listen_addr, now->listen_addr) ||
-	    differ(old->unix_socket_dir, now->unix_socket_dir))
-		log_warning("listen_addr, listen_port and unix_socket_dir change at the next start");
-	if (listens_differ(old, now))
-		log_warning("[listen] sections change at the next start, but for their users");
-	/* connections beyond loopback were turned away, or not, by the one that was there at the start */
-	if (old->auth != now->auth && (old->auth == SETTINGS_TRUST || now->auth == SETTINGS_TRUST))
-		log_warning("auth_type changes from or to trust at the next start");
-	if (old->workers != now->workers)
-		log_warning("workers changes at the next start");
-	if (differ(old->keystore, now->keystore) || differ(old->ledger, now->ledger))
-		log_warning("ledger, and the timelines kept in keystore, change at the next start");
-}
-
-static void
-on_reloaded(struct ev_loop *loop, ev_async *w, int revents)
-{
-	struct master *m = w->data;
-	struct site *old;
-
-	(void)loop;
-	(void)revents;
-	pthread_join(m->reloader, NULL);
-	m->reloading = false;
-	if (m->fresh == NULL)
-		log_err(LOG_ERROR, &m->fresh_err, "the configuration stays as it was");
-	else {
-		old = proxy_site(&m->proxy);
-		say_what_stays(old->settings, m->fresh->settings);
-		site_unref(old);
-		log_set_level(m->fresh->settings->log_level);
-		limits_set(m->proxy.limits, m->fresh->settings);
-		authquery_forget(m->proxy.authquery);
-		proxy_set_site(&m->proxy, m->fresh);
-		m->fresh = NULL;
-		log_info("reloaded; sessions that are there keep what they began with");
-	}
-	if (m->reload_again) {
-		m->reload_again = false;
-		reload(m);
-	}
-}
-
 static void
 on_reload_signal(struct ev_loop *loop, ev_signal *w, int revents)
 {
+	struct master *m = w->data;
+
 	(void)loop;
 	(void)revents;
-	reload(w->data);
+	reload_ask(m->proxy.reload);
 }
 
 static void
@@ -188,21 +130,10 @@ on_asked(struct ev_loop *loop, ev_async *w, int revents)
 
 	(void)loop;
 	(void)revents;
-	if (atomic_exchange(&m->ask_reload, false))
-		reload(m);
-	if (atomic_exchange(&m->ask_stop, false) && m->stopping == 0)
+	if (atomic_exchange(&m->ask_stop, false) && m->stopping == WORKER_RUNS)
 		stop(m, "SHUTDOWN");
-	if (m->stopping != 0 && m->ended == m->proxy.nworkers)
+	if (m->stopping != WORKER_RUNS && m->ended == m->proxy.nworkers)
 		ev_break(m->loop, EVBREAK_ALL);
-}
-
-static void
-ask_reload(struct proxy *p)
-{
-	struct master *m = (struct master *)p;
-
-	m->ask_reload = true;
-	ev_async_send(m->loop, &m->asked);
 }
 
 static void
@@ -214,31 +145,35 @@ ask_stop(struct proxy *p)
 	ev_async_send(m->loop, &m->asked);
 }
 
+/* Beside the sampling, what the web's connections may take. */
+static void
+on_sampler(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct master *m = w->data;
+
+	(void)loop;
+	(void)revents;
+	standbys_sample(m->proxy.standbys);
+	if (m->web != NULL)
+		web_tick(m->web);
+}
+
 static void
 watch(struct master *m)
 {
+	ev_timer_init(&m->sampler, on_sampler, STANDBYS_STEP_S, STANDBYS_STEP_S);
+	m->sampler.data = m;
+	ev_timer_start(m->loop, &m->sampler);
 	ev_signal_init(&m->sigterm, on_stop_signal, SIGTERM);
 	ev_signal_init(&m->sigint, on_stop_signal, SIGINT);
 	ev_signal_init(&m->sighup, on_reload_signal, SIGHUP);
 	ev_async_init(&m->asked, on_asked);
-	ev_async_init(&m->reloaded, on_reloaded);
-	m->sigterm.data = m->sigint.data = m->sighup.data = m->asked.data = m->reloaded.data = m;
+	ev_init(&m->drain, on_drained);
+	m->sigterm.data = m->sigint.data = m->sighup.data = m->asked.data = m->drain.data = m;
 	ev_signal_start(m->loop, &m->sigterm);
 	ev_signal_start(m->loop, &m->sigint);
 	ev_signal_start(m->loop, &m->sighup);
 	ev_async_start(m->loop, &m->asked);
-	ev_async_start(m->loop, &m->reloaded);
-}
-
-/* Nobody finds keys in a core dump, in swap, or in memory that was freed. */
-static int
-seal(struct err *err)
-{
-	const struct rlimit none = {0, 0};
-
-	if (setrlimit(RLIMIT_CORE, &none) != 0)
-		return err_os(err, errno, "could not turn core dumps off");
-	return secmem_init(SECMEM_LEN, err) != 0 || secmem_hook_openssl(err) != 0 ? -1 : 0;
 }
 
 static int
@@ -251,10 +186,15 @@ open_keystore(struct master *m, struct err *err)
 		return -1;
 	settings = m->proxy.site->settings;
 	log_set_level(settings->log_level);
+	log_set_json(settings->log_json);
+	process_raise_descriptors(settings);
 	if ((m->proxy.limits = limits_new(err)) == NULL)
 		return -1;
 	limits_set(m->proxy.limits, settings);
-	if ((m->proxy.authquery = authquery_new(err)) == NULL)
+	if ((m->proxy.pause = pause_new(err)) == NULL)
+		return -1;
+	if ((m->proxy.standbys = standbys_new(err)) == NULL || (m->proxy.upstreams = upstreams_new(err)) == NULL ||
+	    (m->proxy.stats = stats_new(err)) == NULL || (m->proxy.authquery = authquery_new(err)) == NULL)
 		return -1;
 	snprintf(path, sizeof(path), "%s/timelines", settings->keystore);
 	if ((m->proxy.timelines = timelines_open(path, err)) == NULL)
@@ -291,7 +231,7 @@ static void
 finish_workers(struct master *m)
 {
 	for (size_t i = 0; i < m->proxy.nworkers; i++) {
-		worker_stop(m->proxy.workers[i], m->stopping != 1);
+		worker_stop(m->proxy.workers[i], m->stopping == WORKER_RUNS ? WORKER_FAST : m->stopping);
 		worker_join(m->proxy.workers[i]);
 	}
 	free(m->proxy.workers);
@@ -300,14 +240,20 @@ finish_workers(struct master *m)
 static int
 run(struct master *m, struct err *err)
 {
-	if (seal(err) != 0 || open_keystore(m, err) != 0)
+	if (process_seal(err) != 0 || open_keystore(m, err) != 0)
 		return -1;
 	/* every worker's end wakes this loop, so it is there before them */
-	m->loop = ev_default_loop(0);
+	m->loop = ev_loop_new(EVFLAG_AUTO); /* not the default one: that would reap the processes of key providers */
 	if (m->loop == NULL)
 		return err_set(err, ERR_FAILED, "could not make an event loop");
 	watch(m);
-	if (start_workers(m, err) != 0)
+	if ((m->proxy.notify = notify_new(m->loop, &m->proxy, err)) == NULL)
+		return -1;
+	if ((m->proxy.reload = reload_new(m->loop, &m->proxy, err)) == NULL)
+		return -1;
+	if (start_workers(m, err) != 0 || (m->proxy.renewal = renewal_start(&m->proxy, err)) == NULL)
+		return -1;
+	if (m->proxy.site->settings->http_listen != NULL && (m->web = web_new(&m->proxy, err)) == NULL)
 		return -1;
 	m->listener = listener_new(m->loop, m->proxy.site->settings, m->proxy.limits, give, m, err);
 	if (m->listener == NULL)
@@ -316,6 +262,7 @@ run(struct master *m, struct err *err)
 	         m->proxy.site->settings->listen_port == 0 ? "no TCP" : m->proxy.site->settings->listen_addr,
 	         m->proxy.site->settings->listen_port, m->proxy.site->settings->unix_socket_dir == NULL ? "" : ", ",
 	         m->proxy.site->settings->unix_socket_dir == NULL ? "" : m->proxy.site->settings->unix_socket_dir);
+	notify_ready(m->proxy.notify, NULL);
 	ev_run(m->loop, 0);
 	return 0;
 }
@@ -326,13 +273,13 @@ finish(struct master *m, int rc)
 	struct err err = {0};
 
 	listener_free(m->listener);
+	web_free(m->web);
 	authquery_stop(m->proxy.authquery);
 	finish_workers(m);
+	renewal_stop(m->proxy.renewal);
 	authquery_free(m->proxy.authquery);
-	if (m->reloading) {
-		pthread_join(m->reloader, NULL);
-		site_unref(m->fresh);
-	}
+	reload_free(m->proxy.reload);
+	notify_free(m->proxy.notify);
 	if (ledger_close(m->proxy.ledger, &err) != 0) {
 		log_err(LOG_ERROR, &err, NULL);
 		rc = ERR_FAILED;
@@ -340,6 +287,10 @@ finish(struct master *m, int rc)
 	timelines_free(m->proxy.timelines);
 	site_unref(m->proxy.site);
 	limits_free(m->proxy.limits);
+	standbys_free(m->proxy.standbys);
+	pause_free(m->proxy.pause);
+	upstreams_free(m->proxy.upstreams);
+	stats_free(m->proxy.stats);
 	registry_destroy(&m->proxy.registry);
 	pthread_mutex_destroy(&m->proxy.mutex);
 	if (rc == 0)
@@ -369,7 +320,7 @@ help(void)
 	puts("walcrypt-proxy encrypts what a PostgreSQL primary replicates, each standby under its own key.\n\n"
 	     "Usage: walcrypt-proxy -c FILE\n\nOptions:");
 	options_help(stdout, defs);
-	puts("\nSignals: SIGTERM, SIGINT stop it (twice: fast); SIGHUP reads the configuration and the keystore again.");
+	puts("\nSignals: SIGTERM, SIGINT stop it (twice: at once); SIGHUP reads the configuration and the keystore again.");
 }
 
 int
@@ -382,6 +333,7 @@ main(int argc, char **argv)
 	size_t nargs = 0;
 	int rc;
 
+	tunables_apply(argv);
 	signal(SIGPIPE, SIG_IGN);
 	if (args == NULL)
 		return ERR_FAILED;
@@ -409,7 +361,6 @@ main(int argc, char **argv)
 		return test(a.config);
 	m.proxy.conf_file = a.config;
 	m.proxy.started = time(NULL);
-	m.proxy.ask_reload = ask_reload;
 	m.proxy.ask_stop = ask_stop;
 	m.proxy.worker_ended = worker_ended;
 	pthread_mutex_init(&m.proxy.mutex, NULL);

@@ -10,12 +10,19 @@
 #include "common/version.h"
 #include "keymgr/ledger.h"
 #include "proxy/limits.h"
+#include "proxy/pause.h"
 #include "proxy/registry.h"
 #include "proxy/site.h"
+#include "proxy/standbys.h"
+#include "proxy/stats.h"
 #include "proxy/timelines.h"
+#include "proxy/upstreams.h"
 
 struct worker;
 struct authquery;
+struct reload;
+struct notify;
+struct renewal;
 
 struct proxy {
 	const char *conf_file;
@@ -24,13 +31,19 @@ struct proxy {
 	struct ledger *ledger;
 	struct timelines *timelines;
 	struct registry registry;
+	struct standbys *standbys;
+	struct upstreams *upstreams;
+	struct stats *stats;
 	struct limits *limits;
+	struct pause *pause;
 	struct authquery *authquery;
+	struct reload *reload;
+	struct notify *notify;
+	struct renewal *renewal;
 	struct worker **workers;
 	size_t nworkers;
 	time_t started;
 	/* What the console asks of the main thread. */
-	void (*ask_reload)(struct proxy *);
 	void (*ask_stop)(struct proxy *);
 	/* A worker's thread, at its end. */
 	void (*worker_ended)(struct proxy *);

@@ -2,7 +2,9 @@
 
 #include <openssl/crypto.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/log.h"
 
@@ -49,6 +51,27 @@ registry_add(struct registry *r, struct card *c)
 	registry_unlock(r);
 }
 
+const char *
+registry_admit(struct registry *r, struct card *c, int most, int most_of_node)
+{
+	const char *why = NULL;
+	size_t same = 0;
+
+	registry_lock(r);
+	for (const struct card *o = r->first; o != NULL && most_of_node > 0; o = o->next)
+		same += o->admitted && strcmp(o->node, c->node) == 0;
+	if (most > 0 && r->admitted >= (size_t)most)
+		why = "There are max_sessions of them already.";
+	else if (most_of_node > 0 && same >= (size_t)most_of_node)
+		why = "There are max_sessions of its section's already.";
+	else {
+		c->admitted = true;
+		r->admitted++;
+	}
+	registry_unlock(r);
+	return why;
+}
+
 void
 registry_remove(struct registry *r, struct card *c)
 {
@@ -59,6 +82,7 @@ registry_remove(struct registry *r, struct card *c)
 			c->next->prev = c->prev;
 		c->prev = NULL;
 		r->n--;
+		r->admitted -= c->admitted;
 	}
 	registry_unlock(r);
 }

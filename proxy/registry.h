@@ -28,30 +28,31 @@ struct card {
 	time_t since;
 	char node[64], application[64], peer[80], upstream[64], command[32];
 	_Atomic(const char *) state;
+	atomic_bool admitted; /* it has authenticated, and is for the node: not on the console */
 	int upstream_pid;
 	uint8_t key[REGISTRY_KEY_MAX]; /* its cancel key */
 	size_t key_len;
 	struct cancel_handle *cancel;
-	_Atomic uint32_t tli;
 	_Atomic uint64_t from_upstream, to_downstream; /* bytes of payload received, bytes sent */
-	_Atomic uint64_t sent, write, flush, apply;    /* LSNs */
-	/* what the records that passed said; 0: nothing yet */
-	_Atomic uint64_t shutdown_checkpoint; /* LSN of the last one */
-	_Atomic int64_t commit_time;          /* of the last commit: microseconds since 2000-01-01 */
-	_Atomic uint64_t timeline_end;        /* where the streamed timeline ends, when the upstream said so */
+	/* The base backup under way: 0: none, not known */
+	_Atomic int64_t backup_since; /* as time() */
+	_Atomic uint64_t backup_done, backup_size;
 };
 
 struct registry {
 	pthread_mutex_t mutex;
 	struct card *first;
 	unsigned last_id;
-	size_t n;
+	size_t n, admitted;
 };
 
 void registry_init(struct registry *r);
 void registry_destroy(struct registry *r);
 /* Gives the card its id. */
 void registry_add(struct registry *r, struct card *c);
+/* A session has authenticated: it counts, unless there are so many already (0: any number), in all or of its node: then
+ * why not. */
+const char *registry_admit(struct registry *r, struct card *c, int most, int most_of_node);
 void registry_remove(struct registry *r, struct card *c); /* twice is allowed */
 /* Text fields: change them between these. */
 void registry_lock(struct registry *r);

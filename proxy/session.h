@@ -7,16 +7,19 @@
 
 #include <stdbool.h>
 
+#include "proxy/worker.h"
+
 struct session;
-struct worker;
 struct peer;
 
 /* Begin to serve fd, which is the session's then; NULL (logged) when that fails. *list is the worker's list of its
  * sessions. */
 struct session *session_new(struct worker *worker, struct session **list, int fd, const struct peer *peer);
 struct session *session_next(const struct session *s);
-/* Tell the client that the proxy stops, and end; fast: just end. */
-void session_stop(struct session *s, bool fast);
+/* If a pause held it and does no more, it goes on. */
+void session_release(struct session *s);
+/* The proxy stops: end. */
+void session_stop(struct session *s, enum worker_stop how);
 
 /* For the worker's list of sessions that have something to be settled: push (no-op when it is there already); the next.
  */

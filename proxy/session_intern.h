@@ -1,10 +1,11 @@
 /*
- * session_intern: the session for the files that make it up: session.c (state, I/O, the one way out), greeting.c (from
- * the first packet to ReadyForQuery), identify.c and auth.c (who it is, and the proof), dispatch.c (commands), stream.c
- * and backup.c (the two COPY streams), console.c.
+ * session_intern: the session for the files that make it up: session.c (state, the one way out), session_io.c (the
+ * socket), greeting.c (from the first packet to ReadyForQuery), identify.c and auth.c (who it is, and the proof),
+ * dispatch.c (commands), stream.c and backup.c (the two COPY streams), console.c.
  *
  *   STARTUP -> TLS -> STARTUP                          a TLS handshake, when there is one
  *   STARTUP -> AUTH -> CONNECTING -> READY             AUTH -> READY on the console
+ *              AUTH -> HELD -> CONNECTING            while a pause lasts
  *   READY -> COMMAND -> READY                          COMMAND -> STREAM -> DRAIN -> READY, COMMAND -> BACKUP -> READY
  *                                                      COMMAND -> UPLOAD -> READY
  *   any -> CLOSING -> CLOSED                           CLOSING: the client is told why; CLOSED: freed in this round
@@ -15,12 +16,14 @@
 #include <ev.h>
 #include <postgresql/libpq-fe.h>
 
+#include "common/log.h"
 #include "proxy/channel.h"
 #include "proxy/choice.h"
 #include "proxy/peer.h"
 #include "proxy/proxy.h"
 #include "proxy/session.h"
 #include "proxy/silence.h"
+#include "proxy/standbys.h"
 #include "proxy/upstream.h"
 #include "proxy/worker.h"
 #include "replication/buffer.h"
@@ -39,6 +42,7 @@ enum session_state {
 	SESSION_STARTUP,
 	SESSION_TLS,
 	SESSION_AUTH,
+	SESSION_HELD,
 	SESSION_CONNECTING,
 	SESSION_READY,
 	SESSION_COMMAND,
@@ -54,8 +58,10 @@ struct stream;
 struct backup;
 struct auth;
 struct upload;
+struct console_wait;
 
-/* What becomes of the upstream's answers now; the meaning is that of struct upstream_handler. */
+/* What becomes of the upstream's answers now; the meaning is that of struct upstream_handler. A mode without copy and
+ * copy_end expects none, and passes over the data of one. */
 struct session_mode {
 	void (*result)(struct session *s, PGresult *res);
 	int (*copy)(struct session *s, uint8_t *data, size_t len);
@@ -86,6 +92,7 @@ struct session {
 	struct auth *auth;
 	struct startup startup;
 	struct card card;
+	struct node_stats *stats; /* never NULL */
 	struct choice *choice;
 	struct upstream *up, *buried;    /* buried: closed, freed when the session is settled */
 	const struct site_node *up_node; /* up's node: its keyset is what up's files and WAL are under */
@@ -99,6 +106,7 @@ struct session {
 	struct stream *stream;
 	struct backup *backup;
 	struct upload *upload;
+	struct console_wait *waiting; /* a query of the console whose answer waits */
 };
 
 /* The only mover; logs, and sets the state's time limit. */
@@ -116,6 +124,19 @@ int session_pause(struct session *s);
 /* Handle what the client has sent and the state lets through. */
 void session_process(struct session *s);
 
+/* session_log.c: with what tells which session it is */
+void session_log(const struct session *s, enum log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void session_log_err(const struct session *s, enum log_level level, const struct err *err);
+
+/* session_io.c */
+void session_io_init(struct session *s, int fd);
+void session_io_free(struct session *s);
+/* Watch the socket for what the session can take and has to give. */
+void session_io_rearm(struct session *s);
+/* Write what waits, go on with what TLS holds. */
+void session_io_settle(struct session *s);
+
 /* greeting.c */
 void greeting_message(struct session *s, const struct message *m);
 /* The first byte is that of a TLS handshake. */
@@ -124,6 +145,9 @@ void greeting_direct_tls(struct session *s);
 void greeting_encrypted(struct session *s);
 /* The client is who it says. */
 void greeting_authenticated(struct session *s);
+
+/* A pause has held it for pause_timeout. */
+void greeting_held_too_long(struct session *s);
 
 /* identify.c */
 bool session_is_local(const struct session *s); /* through a Unix socket */
@@ -166,6 +190,8 @@ void stream_message(struct session *s, const struct message *m);
 void stream_ask_keepalive(struct session *s);
 /* The upstream is gone; true when the stream goes on to its end without it. */
 bool stream_survives(struct session *s);
+/* What ends the stream, for who asks later: the first word counts. Nothing when there is no stream. */
+void stream_ended(struct session *s, enum standby_end end, const char *why);
 void stream_free(struct stream *st);
 
 /* upload.c: UPLOAD_MANIFEST */
@@ -179,5 +205,16 @@ void backup_free(struct backup *b);
 
 /* console.c: the administrator's queries */
 void console_query(struct session *s, const char *text);
+void console_done(struct session *s, const char *tag); /* CommandComplete */
+
+/* console_pause.c: rest is what stands behind the query's first word. */
+void console_pause(struct session *s, const char *rest);
+void console_resume(struct session *s, const char *rest);
+void console_wait_close(struct session *s, const char *rest);
+
+/* console_wait.c: the query is answered with the tag once look says 1, or refused when it says -1 with err set. */
+void console_wait(struct session *s, const char *tag, int (*look)(struct session *s, void *arg, struct err *err),
+                  void *arg, void (*free_arg)(void *arg));
+void console_wait_free(struct session *s);
 
 #endif

@@ -26,13 +26,14 @@ client_limit(const struct session *s)
 }
 
 static void
-drop(struct session *s, const char *who, double limit, const char *setting)
+drop(struct session *s, enum standby_end end, const char *who, double limit, const char *setting)
 {
 	struct err err = {0};
 
 	err_set(&err, ERR_UNREACHABLE, "%s has been silent for %g s", who, limit);
 	err_sqlstate(&err, "08006");
 	err_hint(&err, "The link to it may be down. The time is set by %s.", setting);
+	stream_ended(s, end, err.text);
 	session_drop(s, &err);
 }
 
@@ -48,7 +49,7 @@ on_tick(struct ev_loop *loop, ev_timer *w, int revents)
 	if (message_reader_pending(&s->in) >= SESSION_IN_HIGH)
 		s->silence.client = now;
 	if ((limit = client_limit(s)) > 0 && now - s->silence.client >= limit) {
-		drop(s, "the client", limit, "wal_sender_timeout of the upstream");
+		drop(s, STANDBY_CLIENT, "the client", limit, "wal_sender_timeout of the upstream");
 		return;
 	}
 	if ((limit = upstream_limit(s)) <= 0 || s->up_paused)
@@ -57,7 +58,7 @@ on_tick(struct ev_loop *loop, ev_timer *w, int revents)
 		char who[96];
 
 		snprintf(who, sizeof(who), "upstream \"%s\"", upstream_name(s->up));
-		drop(s, who, limit, "wal_receiver_timeout");
+		drop(s, STANDBY_LOST, who, limit, "wal_receiver_timeout");
 	} else if (now - upstream_heard(s->up) < limit / 2)
 		s->silence.asked = false;
 	else if (!s->silence.asked && s->state == SESSION_STREAM) {

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
+#include "keymgr/audit.h"
 #include "keymgr/provider.h"
 #include "proxy/access.h"
 
@@ -12,14 +14,13 @@ static int
 node_unlock(const struct site *site, struct site_node *node, struct err *err)
 {
 	const struct settings_kek *kek_settings = settings_kek(site->settings, node->settings->kek);
-	char path[PATH_MAX], live[PATH_MAX];
-	struct kek_conf conf = {.terminal_fd = -1, .key_dir = live};
+	struct kek_conf conf = {.terminal_fd = -1, .keep = true};
+	char path[PATH_MAX];
 	struct kek *kek;
 
 	snprintf(path, sizeof(path), "%s/%s", site->settings->keystore, node->settings->keyset);
-	snprintf(live, sizeof(live), "%.*s/live", PATH_MAX - 6, path);
 	kek_conf_set(&conf, kek_settings);
-	if ((kek = kek_fetch(&conf, err)) == NULL)
+	if ((kek = keydir_kek(path, &conf, err)) == NULL)
 		return err_context(err, "cluster key \"%s\"", kek_settings->name);
 	node->keyset = keydir_open(path, kek, err);
 	kek_free(kek);
@@ -32,6 +33,21 @@ node_unlock(const struct site *site, struct site_node *node, struct err *err)
 	if (keydir_read_info(path, &node->info, err) != 0 || keydir_load_files(path, &node->files, err) != 0)
 		return err_context(err, "keyset \"%s\"", node->settings->keyset);
 	return 0;
+}
+
+/* The audit log tells who read which keys. That it cannot be written keeps nobody from serving standbys. */
+static void
+tell_opened(const struct site *site)
+{
+	const char *name[8];
+	struct err err;
+	size_t n = 0;
+
+	for (size_t i = 0; i < site->settings->nnodes && n < sizeof(name) / sizeof(name[0]); i++)
+		if (site->nodes[i].keyset != NULL)
+			name[n++] = site->settings->nodes[i].keyset;
+	if (n > 0 && audit_note(site->settings->audit_log, "proxy: keysets opened", name, n, &err) != 0)
+		log_warning("%s", err.text);
 }
 
 struct site *
@@ -58,6 +74,7 @@ site_load(const char *conf_file, struct err *err)
 	if (access_load(site->settings, &site->tls, &site->users, err) != 0 ||
 	    access_mock(site->settings, site->mock, err) != 0)
 		goto fail;
+	tell_opened(site);
 	return site;
 fail:
 	site_unref(site);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <postgresql/libpq-fe.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "keymgr/keystore.h"
 #include "proxy/access.h"
 #include "proxy/site.h"
 
@@ -46,17 +48,16 @@ is_used(const struct settings *s, const struct settings_kek *k)
 static int
 check_uri(const struct settings *s, const struct settings_kek *k, struct err *err)
 {
-	struct kek_conf conf = {.uri = k->uri, .terminal_fd = -1};
+	struct kek_conf conf = {.terminal_fd = -1};
 	struct err why = {0};
 	struct stat st;
 	const char *path;
 
+	kek_conf_set(&conf, k);
 	if (kek_check(&conf, &why) != 0) {
 		settings_error(s, "kek", k->name, "uri", err, "%s", why.text);
 		err->class = why.class;
-		return err_hint(err, "%s",
-		                why.hint[0] != '\0' ? why.hint
-		                                    : "Known are file:PATH, command:COMMAND and vault-kv://HOST:PORT/PATH.");
+		return why.hint[0] != '\0' ? err_hint(err, "%s", why.hint) : -1;
 	}
 	if (strncmp(k->uri, "file:", 5) != 0 || !is_used(s, k))
 		return 0;
@@ -158,6 +159,29 @@ check_access(const struct settings *s, struct err *err)
 	return rc;
 }
 
+/* Keys are for who owns the keystore, the console for who works the proxy: one name must not be both. */
+static int
+check_owner(const struct settings *s, struct err *err)
+{
+	char *const *const lists[] = {s->admin_users, s->stats_users};
+	static const char *const options[] = {"admin_users", "stats_users"};
+	const struct passwd *pw;
+	struct stat st;
+
+	if (keystore_check(s->keystore, err) != 0)
+		return -1;
+	if (stat(s->keystore, &st) != 0 || (pw = getpwuid(st.st_uid)) == NULL)
+		return 0;
+	for (size_t i = 0; i < 2; i++)
+		for (char *const *user = lists[i]; user != NULL && *user != NULL; user++)
+			if (strcmp(*user, pw->pw_name) == 0) {
+				settings_error(s, "walcrypt", NULL, options[i], err, "\"%s\" in %s owns the keystore", *user,
+				               options[i]);
+				return err_hint(err, "Give the console a role of another name: its users need not get at keys.");
+			}
+	return 0;
+}
+
 int
 site_check(const struct settings *s, struct err *err)
 {
@@ -166,7 +190,9 @@ site_check(const struct settings *s, struct err *err)
 		return err_hint(err, "The proxy needs one; conf/walcrypt.ini is a sample with every option.");
 	}
 	if (check_sockets(s, err) != 0 ||
-	    check_folder(s, "keystore", s->keystore, "walcrypt-ctl key init NAME makes it, with a first keyset.", err) != 0)
+	    check_folder(s, "keystore", s->keystore, "walcrypt-ctl key init NAME makes it, with a first keyset.", err) !=
+	        0 ||
+	    check_owner(s, err) != 0)
 		return -1;
 	for (size_t i = 0; i < s->nkeks; i++)
 		if (check_uri(s, &s->keks[i], err) != 0)

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
 #include "proxy/encode.h"
 #include "proxy/stream_intern.h"
 #include "replication/walstream.h"
@@ -65,9 +64,25 @@ stream_free(struct stream *st)
 {
 	if (st == NULL)
 		return;
+	if (st->standby != NULL)
+		standby_release(st->standbys, st->standby);
 	ledger_trace_free(st->trace);
 	stage_free(st->chain);
 	free(st);
+}
+
+void
+stream_ended(struct session *s, enum standby_end end, const char *why)
+{
+	if (s->stream != NULL && s->stream->standby != NULL)
+		standby_end(s->proxy->standbys, s->stream->standby, end, why);
+}
+
+static void
+publish(struct session *s)
+{
+	if (s->stream->standby != NULL)
+		standby_publish(s->proxy->standbys, s->stream->standby, &s->stream->at);
 }
 
 /* 5: the end. */
@@ -98,14 +113,17 @@ stream_copy_end(struct session *s, bool waits, const PGresult *first)
 		return; /* passed on as it comes */
 	st->server_done = true;
 	st->server_shut = !waits && !st->client_done;
+	if (status == PGRES_COMMAND_OK)
+		stream_ended(s, STANDBY_COMPLETE, "");
+	else if (waits && !st->client_done)
+		stream_ended(s, STANDBY_TIMELINE, "");
 	if (message_copy_done(&s->out, &err) != 0) {
 		session_drop(s, &err);
 		return;
 	}
 	session_put(s);
 	if (!st->client_done) {
-		log_debug("session %u (%s): the upstream ended the stream%s", s->card.id, s->card.node,
-		          st->server_shut ? ": it shuts down" : "");
+		session_log(s, LOG_DEBUG, "the upstream ended the stream%s", st->server_shut ? ": it shuts down" : "");
 		session_move(s, SESSION_DRAIN);
 	}
 }
@@ -123,6 +141,7 @@ client_done(struct session *s)
 	struct err err = {0};
 
 	st->client_done = true;
+	stream_ended(s, STANDBY_CLIENT, "the client ended the stream");
 	if (st->server_shut)
 		say_shut(s);
 	else if (upstream_copy_done(s->up, &err) != 0)
@@ -153,9 +172,10 @@ stream_message(struct session *s, const struct message *m)
 	}
 	if (msg.kind == COPYMSG_STATUS) {
 		s->stream->status = msg;
-		s->card.write = msg.write;
-		s->card.flush = msg.flush;
-		s->card.apply = msg.apply;
+		s->stream->at.write = msg.write;
+		s->stream->at.flush = msg.flush;
+		s->stream->at.apply = msg.apply;
+		publish(s);
 	}
 	/* an upstream that shuts down is not there any more for the last of them */
 	if (s->up != NULL && !s->stream->server_shut && upstream_copy_put(s->up, m->data, m->len, &err) != 0)
@@ -205,8 +225,12 @@ stream_copy(struct session *s, uint8_t *data, size_t len)
 
 	if (copymsg_parse_server(data, len, &m, &err) != 0)
 		goto fail;
-	if (m.kind != COPYMSG_WAL)
+	if (m.kind == COPYMSG_WAL || m.kind == COPYMSG_KEEPALIVE)
+		st->at.upstream = m.end;
+	if (m.kind != COPYMSG_WAL) {
+		publish(s);
 		return pass_copydata(s, data, len);
+	}
 	/* the ledger first: what has not been recorded must not leave */
 	if (stream_in_ledger(st) && ledger_trace_record(st->trace, m.start, m.data, m.len, &err) != 0)
 		goto fail;
@@ -216,9 +240,12 @@ stream_copy(struct session *s, uint8_t *data, size_t len)
 	chunk.len = m.len;
 	if (stage_push(st->chain, &chunk, &err) < 0 || stage_push(st->chain, &end, &err) < 0)
 		goto fail;
+	st->at.received = m.start + m.len;
+	publish(s);
 	session_put(s);
 	return session_pause(s);
 fail:
+	publish(s); /* how far it was */
 	if (st->sink != NULL && st->sink->open) {
 		buffer_rewind(&s->out, st->sink->begun);
 		st->sink->open = false;
@@ -228,25 +255,50 @@ fail:
 	return 0;
 }
 
+/* WAL will come. */
+static void
+begun(struct session *s, PGresult *res)
+{
+	struct standby_who who = {
+	    .session = s->card.id, .system_identifier = s->stream->system_identifier, .tli = s->stream->line.tli};
+	struct err err = {0};
+
+	memcpy(who.node, s->card.node, sizeof(who.node));
+	memcpy(who.application, s->card.application, sizeof(who.application));
+	memcpy(who.client, s->card.peer, sizeof(who.client));
+	memcpy(who.upstream, s->card.upstream, sizeof(who.upstream));
+	if ((s->stream->standby = standby_begin(s->proxy->standbys, &who, &err)) == NULL) {
+		PQclear(res);
+		session_drop(s, &err);
+		return;
+	}
+	s->stream->standbys = s->proxy->standbys;
+	s->stats->streams++;
+	message_reader_phase(&s->in, MESSAGE_COPY);
+	session_move(s, SESSION_STREAM);
+	session_pass(s, res);
+}
+
 static void
 stream_result(struct session *s, PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
-	uint64_t end;
+	const char *said;
 
+	if (status == PGRES_FATAL_ERROR && !encode_is_own_error(res))
+		stream_ended(s, STANDBY_ERROR, (said = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY)) != NULL ? said : "");
 	if (s->stream->server_shut)
 		PQclear(res); /* say_shut says it, when the client has answered */
 	else if (res == NULL)
 		session_ready(s);
 	else if (status == PGRES_TUPLES_OK && PQntuples(res) == 1 && PQnfields(res) == 2) {
 		/* the stream reached the end of its timeline: the next one, and where it begins */
-		if (lsn_parse(PQgetvalue(res, 0, 1), &end) == 0)
-			s->card.timeline_end = end;
+		if (lsn_parse(PQgetvalue(res, 0, 1), &s->stream->at.timeline_end) == 0)
+			s->stream->at.next_tli = (uint32_t)strtoul(PQgetvalue(res, 0, 0), NULL, 10);
+		publish(s);
 		session_pass(s, res);
 	} else if (status == PGRES_COPY_BOTH && s->state == SESSION_COMMAND) {
-		message_reader_phase(&s->in, MESSAGE_COPY);
-		session_move(s, SESSION_STREAM);
-		session_pass(s, res);
+		begun(s, res);
 	} else if (status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
 		struct err err = {0};
 
@@ -277,17 +329,26 @@ trace_make(struct session *s, uint32_t *generation, struct err *err)
 	                                                st->line.history_sha256, st->place.incarnation, generation, err);
 }
 
-/* What the console shows of the records. */
+/* What is known of the records that have passed. What a record is comes before the record itself. */
 static int
 on_event(void *arg, const struct walscan_event *event, struct err *err)
 {
-	struct session *s = arg;
+	struct stream *st = arg;
+	struct standby_at *at = &st->at;
 
 	(void)err;
+	if (event->kind == WALSCAN_RECORD) {
+		at->record = event->lsn;
+		at->record_end = event->end;
+		at->kind = st->kind;
+		st->kind = WALSCAN_RECORD;
+		return 0;
+	}
+	st->kind = event->kind;
 	if (event->kind == WALSCAN_SHUTDOWN_CHECKPOINT)
-		s->card.shutdown_checkpoint = event->lsn;
+		at->shutdown_checkpoint = event->lsn;
 	else if (event->kind == WALSCAN_COMMIT)
-		s->card.commit_time = event->time;
+		at->commit_time = event->time;
 	return 0;
 }
 
@@ -303,7 +364,7 @@ chain_make(struct session *s, struct err *err)
 	                              .from = s->command.lsn,
 	                              .scan = true,
 	                              .on_event = on_event,
-	                              .arg = s};
+	                              .arg = st};
 
 	if (stream_in_ledger(st) && trace_make(s, &conf.generation, err) != 0)
 		return -1;
@@ -311,7 +372,7 @@ chain_make(struct session *s, struct err *err)
 		return err_nomem(err);
 	st->sink->base.ops = &sink_ops;
 	st->sink->out = &s->out;
-	st->sink->sent = &s->card.sent;
+	st->sink->sent = &st->at.sent;
 	if ((st->chain = walstream_new(&conf, &st->sink->base, err)) == NULL) {
 		free(st->sink);
 		st->sink = NULL;
@@ -332,7 +393,6 @@ stream_start(struct session *s)
 		session_refuse(s, &err);
 		return;
 	}
-	s->card.tli = s->stream->line.tli;
 	session_query(s, sql, &stream_mode);
 	free(sql);
 }

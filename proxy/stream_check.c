@@ -304,7 +304,12 @@ on_system(struct session *s, const PGresult *res)
 	st->line.tli = s->command.timeline == 0 ? st->current_tli : s->command.timeline;
 	if (position_check(s, &err) != 0)
 		session_refuse(s, &err);
-	else if (!stream_in_ledger(st))
+	else if (st->to != NULL && keyset_wal_write(st->to, st->line.tli) == NULL) {
+		err_set(&err, ERR_WRONG_KEY, "keyset \"%s\" has no WAL key for timeline %" PRIu32, s->node->settings->keyset,
+		        st->line.tli);
+		err_detail(&err, "The epoch that served it was retired.");
+		session_refuse(s, &err);
+	} else if (!stream_in_ledger(st))
 		stream_start(s);
 	else if (st->line.tli == 1)
 		check(s);
@@ -326,8 +331,5 @@ stream_begin(struct session *s)
 	}
 	s->stream->from = s->up_node->keyset;
 	s->stream->to = s->node->keyset;
-	s->card.sent = s->card.write = s->card.flush = s->card.apply = 0;
-	s->card.shutdown_checkpoint = s->card.timeline_end = 0;
-	s->card.commit_time = 0;
 	session_ask(s, "IDENTIFY_SYSTEM", on_system);
 }

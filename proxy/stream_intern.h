@@ -13,7 +13,7 @@ struct walsink {
 	struct copymsg header; /* of the upstream's message */
 	size_t begun;
 	bool open;
-	_Atomic uint64_t *sent; /* of the session's card */
+	uint64_t *sent; /* of the stream's positions */
 };
 
 struct stream {
@@ -26,6 +26,10 @@ struct stream {
 	bool check_before; /* the segment before the last one is wanted too */
 	bool check_done, check_same, check_failed;
 	struct copymsg status; /* the client's last one; zeros before the first */
+	struct standbys *standbys;
+	struct standby *standby;      /* NULL until it streams */
+	struct standby_at at;         /* published after each message */
+	enum walscan_event_kind kind; /* of the record that is being reported */
 	struct walsink *sink;
 	struct stage *chain;
 	bool client_done, server_done;

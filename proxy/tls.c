@@ -281,3 +281,12 @@ tls_has_alpn(SSL *ssl)
 	SSL_get0_alpn_selected(ssl, &name, &len);
 	return len > 0;
 }
+
+time_t
+tls_expiry(const struct tls *t)
+{
+	const X509 *cert = SSL_CTX_get0_certificate(t->ctx);
+	struct tm tm;
+
+	return cert != NULL && ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1 ? timegm(&tm) : 0;
+}

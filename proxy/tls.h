@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "common/err.h"
 #include "common/settings.h"
@@ -20,6 +21,8 @@ struct tls *tls_new(const struct settings *settings, struct err *err);
 void tls_free(struct tls *t); /* NULL allowed */
 /* A server's side of a connection; NULL with err set. */
 SSL *tls_session(const struct tls *t, struct err *err);
+/* When the certificate ends; 0 when that can't be said. */
+time_t tls_expiry(const struct tls *t);
 /* The certificate's hash for tls-server-end-point (RFC 5929); NULL when its signature names no hash (EdDSA). */
 const uint8_t *tls_binding(const struct tls *t, size_t *len);
 

@@ -73,24 +73,7 @@ upload_result(struct session *s, PGresult *res)
 		session_pass(s, res);
 }
 
-static int
-no_copy(struct session *s, uint8_t *data, size_t len)
-{
-	(void)s;
-	(void)data;
-	(void)len;
-	return 0;
-}
-
-static void
-no_copy_end(struct session *s, bool waits, const PGresult *first)
-{
-	(void)s;
-	(void)waits;
-	(void)first;
-}
-
-static const struct session_mode upload_mode = {upload_result, no_copy, no_copy_end};
+static const struct session_mode upload_mode = {.result = upload_result};
 
 void
 upload_message(struct session *s, const struct message *m)

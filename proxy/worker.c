@@ -29,9 +29,11 @@ struct worker {
 	pthread_mutex_t mutex; /* of the next three */
 	struct arrival *arrivals;
 	struct post *posts;
-	int stop; /* 0, 1 gracefully, 2 fast */
-	int stopping;
+	enum worker_stop stop; /* as it was told */
+	enum worker_stop stopping;
 	atomic_size_t load;
+	atomic_bool silent; /* it was asked for a sign of life, and has given none yet */
+	atomic_bool ended;
 	struct session *sessions, *touched;
 };
 
@@ -56,9 +58,10 @@ on_wake(struct ev_loop *loop, ev_async *a, int revents)
 {
 	struct worker *w = a->data;
 	struct arrival *list;
-	int stop;
+	enum worker_stop stop;
 
 	(void)revents;
+	w->silent = false;
 	pthread_mutex_lock(&w->mutex);
 	list = w->arrivals;
 	w->arrivals = NULL;
@@ -67,7 +70,7 @@ on_wake(struct ev_loop *loop, ev_async *a, int revents)
 	while (list != NULL) {
 		struct arrival *next = list->next;
 
-		if (stop != 0 || session_new(w, &w->sessions, list->fd, &list->peer) == NULL) {
+		if (stop != WORKER_RUNS || session_new(w, &w->sessions, list->fd, &list->peer) == NULL) {
 			limits_leave(w->proxy->limits, &list->peer);
 			close(list->fd);
 			w->load--;
@@ -79,7 +82,7 @@ on_wake(struct ev_loop *loop, ev_async *a, int revents)
 	if (stop > w->stopping) {
 		w->stopping = stop;
 		for (struct session *s = w->sessions; s != NULL; s = session_next(s))
-			session_stop(s, stop > 1);
+			session_stop(s, stop);
 		if (w->sessions == NULL)
 			ev_break(loop, EVBREAK_ALL);
 	}
@@ -101,7 +104,7 @@ on_prepare(struct ev_loop *loop, ev_prepare *p, int revents)
 			w->load--;
 		s = next;
 	}
-	if (w->stopping != 0 && w->sessions == NULL)
+	if (w->stopping != WORKER_RUNS && w->sessions == NULL)
 		ev_break(loop, EVBREAK_ALL);
 	else if (w->touched != NULL)
 		ev_async_send(loop, &w->wake); /* settling one session made work for another round: do not sleep */
@@ -113,6 +116,7 @@ run(void *arg)
 	struct worker *w = arg;
 
 	ev_run(w->loop, 0);
+	w->ended = true;
 	w->proxy->worker_ended(w->proxy);
 	return NULL;
 }
@@ -194,6 +198,21 @@ worker_post(struct worker *w, void (*fn)(void *arg), void *arg)
 	ev_async_send(w->loop, &w->wake);
 }
 
+static void
+release(void *arg)
+{
+	struct worker *w = arg;
+
+	for (struct session *s = w->sessions; s != NULL; s = session_next(s))
+		session_release(s);
+}
+
+void
+worker_release(struct worker *w)
+{
+	worker_post(w, release, w);
+}
+
 size_t
 worker_load(const struct worker *w)
 {
@@ -201,13 +220,32 @@ worker_load(const struct worker *w)
 }
 
 void
-worker_stop(struct worker *w, int fast)
+worker_stop(struct worker *w, enum worker_stop how)
 {
 	pthread_mutex_lock(&w->mutex);
-	if (w->stop < (fast ? 2 : 1))
-		w->stop = fast ? 2 : 1;
+	if (w->stop < how)
+		w->stop = how;
 	pthread_mutex_unlock(&w->mutex);
 	ev_async_send(w->loop, &w->wake);
+}
+
+void
+worker_ping(struct worker *w)
+{
+	w->silent = true;
+	ev_async_send(w->loop, &w->wake);
+}
+
+bool
+worker_answered(const struct worker *w)
+{
+	return !w->silent || w->ended;
+}
+
+bool
+worker_stops(const struct worker *w)
+{
+	return w->stopping != WORKER_RUNS;
 }
 
 void

@@ -116,6 +116,15 @@ take_timeline(struct command_scan *s, uint32_t *timeline, struct err *err)
 	return command_scan_next(s, err);
 }
 
+/* A dot may stand within quotes: what has nothing between two dots names nothing, and could not be written again. */
+static bool
+has_empty_part(const char *name)
+{
+	size_t len = strlen(name);
+
+	return name[0] == '.' || (len > 0 && name[len - 1] == '.') || strstr(name, "..") != NULL;
+}
+
 /* name [. name]... */
 static int
 parse_dotted(struct command_scan *s, char **name, struct err *err)
@@ -137,6 +146,10 @@ parse_dotted(struct command_scan *s, char **name, struct err *err)
 		memcpy(grown + len + 1, s->text, strlen(s->text) + 1);
 		if (command_scan_next(s, err) != 0)
 			return -1;
+	}
+	if (has_empty_part(*name)) {
+		err_set(err, ERR_FAILED, "invalid name \"%.80s\"", *name);
+		return err_sqlstate(err, "42601");
 	}
 	return 0;
 }

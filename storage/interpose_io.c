@@ -34,9 +34,9 @@ INTERPOSED_ALIAS("__pread_chk") ssize_t __pread64_chk(int fd, void *buf, size_t 
 INTERPOSED int ftruncate(int fd, off_t len);
 INTERPOSED_ALIAS("ftruncate") int ftruncate64(int fd, off_t len);
 
-/* Shared buffers change under us (hint bits, records being copied), so what is written is copied first; aligned for
- * O_DIRECT. As large as a full round of PostgreSQL's own vectored writes. */
-#define STAGE_LEN (1024 * 1024)
+/* Where bytes are encrypted to: the server's own memory is never changed. Aligned for O_DIRECT, as large as a round of
+ * its vectored writes, small enough to be in a core's second-level cache when the kernel copies it. */
+#define STAGE_LEN (256 * 1024)
 static uint8_t stage[STAGE_LEN] __attribute__((aligned(4096)));
 
 ssize_t
@@ -56,30 +56,32 @@ interpose_pread(int fd, struct file *f, void *buf, size_t len, off_t off)
 	return raw_pread(fd, buf, len, off);
 }
 
+/* data is the server's own memory or the stage. */
 static ssize_t
-write_staged(int fd, struct file *f, size_t len, off_t off)
+write_some(int fd, struct file *f, const uint8_t *data, size_t len, off_t off)
 {
 	switch ((enum file_class)f->class) {
 	case FILE_RELATION:
-		return relfile_write(fd, f, stage, len, off);
+		return relfile_write(fd, f, data, stage, len, off);
 	case FILE_WAL:
 	case FILE_WAL_TEMP:
-		return walfile_write(fd, f, stage, len, off);
+		return walfile_write(fd, f, data, stage, len, off);
 	case FILE_TEMP:
-		return tempfile_write(fd, f, stage, len, off);
+		return tempfile_write(fd, f, data, len, off);
 	case FILE_NONE:
 		break;
 	}
-	return raw_pwrite(fd, stage, len, off);
+	return raw_pwrite(fd, data, len, off);
 }
 
-/* Bytes [from, from + len) of what iov describes. */
-static void
+/* Bytes [from, from + len) of what iov describes: in place when they lie together, else gathered in the stage. */
+static const uint8_t *
 gather(const struct iovec *iov, int n, size_t from, size_t len)
 {
 	size_t done = 0;
 
 	for (int i = 0; i < n && done < len; i++) {
+		const uint8_t *at = iov[i].iov_base;
 		size_t take;
 
 		if (from >= iov[i].iov_len) {
@@ -87,12 +89,15 @@ gather(const struct iovec *iov, int n, size_t from, size_t len)
 			continue;
 		}
 		take = iov[i].iov_len - from;
+		if (take >= len && done == 0)
+			return at + from;
 		if (take > len - done)
 			take = len - done;
-		memcpy(stage + done, (const uint8_t *)iov[i].iov_base + from, take);
+		memcpy(stage + done, at + from, take);
 		done += take;
 		from = 0;
 	}
+	return stage;
 }
 
 ssize_t
@@ -108,10 +113,8 @@ interpose_pwritev(int fd, struct file *f, const struct iovec *iov, int n, off_t 
 	}
 	while (done < total) {
 		size_t len = total - done < STAGE_LEN ? total - done : STAGE_LEN;
-		ssize_t wrote;
+		ssize_t wrote = write_some(fd, f, gather(iov, n, done, len), len, off + (off_t)done);
 
-		gather(iov, n, done, len);
-		wrote = write_staged(fd, f, len, off + (off_t)done);
 		if (wrote < 0)
 			return done > 0 ? (ssize_t)done : -1;
 		done += (size_t)wrote;

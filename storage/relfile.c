@@ -83,7 +83,7 @@ relfile_readv(int fd, const struct file *f, const struct iovec *iov, int n, off_
 }
 
 ssize_t
-relfile_write(int fd, const struct file *f, uint8_t *data, size_t len, off_t off)
+relfile_write(int fd, const struct file *f, const uint8_t *data, uint8_t *out, size_t len, off_t off)
 {
 	struct page_at at = f->at;
 	struct err err;
@@ -97,7 +97,7 @@ relfile_write(int fd, const struct file *f, uint8_t *data, size_t len, off_t off
 	}
 	unlock_needed();
 	at.block += (uint32_t)(off / PAGE_LEN);
-	if (page_encrypt_many(keys.page, &at, data, data, (uint32_t)(len / PAGE_LEN), &err) != 0)
+	if (page_encrypt_many(keys.page, &at, data, out, (uint32_t)(len / PAGE_LEN), &err) != 0)
 		return process_fail(&err, fd);
-	return raw_pwrite_units(fd, data, len, off, PAGE_LEN);
+	return raw_pwrite_units(fd, out, len, off, PAGE_LEN);
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "storage/process.h"
 #include "storage/raw.h"
@@ -136,19 +137,25 @@ unit_or_fail(bool encrypt, int fd, const struct file *f, off_t unit, uint8_t *da
 	return 0;
 }
 
-/* The unit as it stands in the file, decrypted; have bytes of it exist. */
-static int
-load_unit(int fd, const struct file *f, off_t unit, uint8_t *buf, size_t have)
+/* The unit as it stands in the file, decrypted, into buf[UNIT_LEN]: how many bytes it has, or -1. Its length says how
+ * the last one is encrypted, so it is read whole and the file's size is not asked for. */
+static ssize_t
+load_unit(int fd, const struct file *f, off_t unit, uint8_t *buf)
 {
-	ssize_t n = have > 0 ? raw_pread_full(fd, buf, have, unit * UNIT_LEN) : 0;
+	ssize_t n = raw_pread_full(fd, buf, UNIT_LEN, unit * UNIT_LEN);
 
-	if (n < 0)
-		return -1;
-	if ((size_t)n != have) {
+	return n > 0 && unit_or_fail(false, fd, f, unit, buf, (size_t)n) != 0 ? -1 : n;
+}
+
+/* The same when it must have so many. */
+static int
+load_known(int fd, const struct file *f, off_t unit, uint8_t *buf, size_t have)
+{
+	ssize_t n = load_unit(fd, f, unit, buf);
+
+	if (n >= 0 && (size_t)n != have)
 		errno = EIO;
-		return -1;
-	}
-	return have > 0 ? unit_or_fail(false, fd, f, unit, buf, have) : 0;
+	return n >= 0 && (size_t)n == have ? 0 : -1;
 }
 
 static int
@@ -170,38 +177,35 @@ unit_have(off_t size, off_t unit)
 static off_t
 file_size(int fd)
 {
-	off_t here = raw_lseek(fd, 0, SEEK_CUR), size = raw_lseek(fd, 0, SEEK_END);
+	struct stat st;
 
-	if (here >= 0 && size >= 0 && raw_lseek(fd, here, SEEK_SET) < 0)
-		return -1;
-	return size;
+	return fstat(fd, &st) == 0 ? st.st_size : -1;
 }
 
 static ssize_t
 read_range(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 {
 	uint8_t unit_buf[UNIT_LEN];
-	off_t size = file_size(fd);
 	size_t done = 0;
 
-	if (size < 0)
-		return -1;
-	if (off >= size)
-		return 0;
-	if ((off_t)len > size - off)
-		len = (size_t)(size - off);
 	while (done < len) {
 		off_t at = off + (off_t)done, unit = at / UNIT_LEN;
-		size_t skip = (size_t)(at % UNIT_LEN), have = unit_have(size, unit), n = have - skip;
-		bool whole = skip == 0 && n <= len - done;
+		size_t skip = (size_t)(at % UNIT_LEN), n;
+		bool whole = skip == 0 && len - done >= UNIT_LEN;
+		ssize_t have = load_unit(fd, f, unit, whole ? buf + done : unit_buf);
 
+		if (have < 0)
+			return done > 0 ? (ssize_t)done : -1;
+		if ((size_t)have <= skip)
+			break;
+		n = (size_t)have - skip;
 		if (n > len - done)
 			n = len - done;
-		if (load_unit(fd, f, unit, whole ? buf + done : unit_buf, have) != 0)
-			return done > 0 ? (ssize_t)done : -1;
 		if (!whole)
 			memcpy(buf + done, unit_buf + skip, n);
 		done += n;
+		if (have < UNIT_LEN)
+			break;
 	}
 	return (ssize_t)done;
 }
@@ -214,7 +218,7 @@ write_in_unit(int fd, const struct file *f, off_t size, off_t off, const uint8_t
 	off_t unit = off / UNIT_LEN;
 	size_t skip = (size_t)(off % UNIT_LEN), have = unit_have(size, unit);
 
-	if ((skip > 0 || skip + len < have) && load_unit(fd, f, unit, buf, have) != 0)
+	if ((skip > 0 || skip + len < have) && load_known(fd, f, unit, buf, have) != 0)
 		return -1;
 	if (data != NULL)
 		memcpy(buf + skip, data, len);
@@ -271,7 +275,7 @@ truncate_to(int fd, const struct file *f, off_t len)
 	if (keep == 0)
 		return raw_ftruncate(fd, len);
 	/* ciphertext stealing: the last bytes depend on the unit's length */
-	if (load_unit(fd, f, unit, buf, unit_have(size, unit)) != 0 || raw_ftruncate(fd, len) != 0)
+	if (load_known(fd, f, unit, buf, unit_have(size, unit)) != 0 || raw_ftruncate(fd, len) != 0)
 		return -1;
 	return store_unit(fd, f, unit, buf, keep);
 }

@@ -203,6 +203,20 @@ need_key_dir(const char *key_dir, const char *data_dir)
 	process_die(&err);
 }
 
+/* Where the passphrase stands that the process was started with: the server copies its environment and keeps the first
+ * one, which /proc shows. */
+static struct {
+	char *value;
+	size_t len;
+} passphrase;
+
+__attribute__((constructor)) static void
+passphrase_find(void)
+{
+	if ((passphrase.value = getenv("PGENCRYPTIONKEY")) != NULL)
+		passphrase.len = strlen(passphrase.value);
+}
+
 static void
 env_drop(const char *name)
 {
@@ -211,6 +225,14 @@ env_drop(const char *name)
 	if (value != NULL)
 		secmem_wipe(value, strlen(value));
 	unsetenv(name);
+}
+
+static void
+passphrase_drop(void)
+{
+	if (passphrase.value != NULL)
+		secmem_wipe(passphrase.value, passphrase.len);
+	env_drop("PGENCRYPTIONKEY");
 }
 
 /* The terminal that a key command asked on: the server must not keep it. */
@@ -263,6 +285,7 @@ unlock_server(void)
 	env_drop("LD_PRELOAD");
 	env_drop("WALCRYPT_KEK");
 	env_drop("WALCRYPT_SOURCE_KEK");
+	passphrase_drop();
 	terminal_drop();
 	if (tempfile_init(keyset_relation(keys.set), &err) != 0 || (!process_under_postmaster() && run_begin(&err) != 0))
 		process_die(&err);
@@ -280,6 +303,7 @@ unlock_tool(void)
 		process_die(&err);
 	}
 	unlock_dir(data_dir != NULL ? data_dir : "");
+	passphrase_drop();
 	if (run_begin(&err) != 0)
 		process_die(&err);
 }

@@ -60,18 +60,18 @@ all_zero(const uint8_t *data, size_t len)
 }
 
 static int
-encrypt_pages(uint8_t *data, size_t len, struct err *err)
+encrypt_pages(const uint8_t *data, uint8_t *out, size_t len, struct err *err)
 {
 	uint32_t generation = atomic_load(&run->generation);
 
 	for (size_t i = 0; i < len; i += WAL_PAGE_LEN)
-		if (wal_page_encrypt(keys.wal, generation, i + WAL_PAGE_LEN == len, data + i, data + i, err) != 0)
+		if (wal_page_encrypt(keys.wal, generation, i + WAL_PAGE_LEN == len, data + i, out + i, err) != 0)
 			return -1;
 	return 0;
 }
 
 ssize_t
-walfile_write(int fd, struct file *f, uint8_t *data, size_t len, off_t off)
+walfile_write(int fd, struct file *f, const uint8_t *data, uint8_t *out, size_t len, off_t off)
 {
 	struct wal_header h;
 	struct err err;
@@ -79,26 +79,29 @@ walfile_write(int fd, struct file *f, uint8_t *data, size_t len, off_t off)
 	if (f->view == VIEW_RAW || f->text)
 		return raw_pwrite(fd, data, len, off);
 	unlock_needed();
-	if (f->view == VIEW_RECEIVER)
-		return walrecv_write(fd, f, data, len, off);
+	if (f->view == VIEW_RECEIVER) {
+		memmove(out, data, len);
+		return walrecv_write(fd, f, out, len, off);
+	}
 	if (f->class == FILE_WAL_TEMP && off == 0 &&
 	    (len < WAL_HEADER_LEN || wal_page_look(data, len, &h) == WAL_PAGE_INVALID)) {
 		f->text = true;
 		return raw_pwrite(fd, data, len, off);
 	}
 	if (off < 0 || off % WAL_PAGE_LEN != 0 || len % WAL_PAGE_LEN != 0) {
-		if (all_zero(data, len))
-			return raw_pwrite(fd, data, len, off);
+		memmove(out, data, len);
+		if (all_zero(out, len))
+			return raw_pwrite(fd, out, len, off);
 		err_set(&err, ERR_REFUSED, "refused to write %zu bytes at %lld: WAL is encrypted in whole pages", len,
 		        (long long)off);
 		return process_fail(&err, fd);
 	}
-	if (encrypt_pages(data, len, &err) != 0)
+	if (encrypt_pages(data, out, len, &err) != 0)
 		return process_fail(&err, fd);
 	if (f->class == FILE_WAL && process.program == PROGRAM_SERVER &&
-	    walchange_first_write(fd, f, off, data, len, &err) != 0)
+	    walchange_first_write(fd, f, off, out, len, &err) != 0)
 		return process_fail(&err, fd);
-	return raw_pwrite_units(fd, data, len, off, WAL_PAGE_LEN);
+	return raw_pwrite_units(fd, out, len, off, WAL_PAGE_LEN);
 }
 
 /*

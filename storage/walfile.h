@@ -10,8 +10,9 @@
 
 /* As pread. */
 ssize_t walfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off);
-/* As pwrite; data must be a private copy, aligned for O_DIRECT: it is encrypted in place. */
-ssize_t walfile_write(int fd, struct file *f, uint8_t *data, size_t len, off_t off);
+/* As pwrite, through out, a private buffer of len bytes aligned for O_DIRECT; data may be out. Others may be copying
+ * records into data's last page meanwhile. */
+ssize_t walfile_write(int fd, struct file *f, const uint8_t *data, uint8_t *out, size_t len, off_t off);
 
 /* A file that restore_command brought, before it gets a segment's name: its clear pages are encrypted into a new file
  * that takes its place. 0, or -1 with errno. */

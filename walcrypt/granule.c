@@ -1,12 +1,18 @@
 #include "walcrypt/granule.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 /* 32 bytes at a time: one register where there is AVX2, two of SSE2 otherwise; the compiler sees to the rest. */
 typedef uint64_t vec64 __attribute__((vector_size(32)));
-typedef uint32_t vec32 __attribute__((vector_size(32)));
 
 #define VEC sizeof(vec64)
+/* as many granules as a word of a map has bits */
+#define BLOCK ((size_t)64 * GRANULE_LEN)
+/* granules of a block that are cleared one by one; more are cleared faster by going over all */
+#define FEW 12
 
 #if defined(__x86_64__)
 #define WIDE __attribute__((target("avx2")))
@@ -26,52 +32,88 @@ load64(const uint8_t *p)
 	return v;
 }
 
-bool
-granule_all_zero(const uint8_t *p, size_t len)
+INLINE bool
+all_zero(const uint8_t *p, size_t len)
 {
-	size_t i = 0;
+	const uint8_t *end = p + len;
+	vec64 any = {0}, v;
 
-	/* almost every range that is not zero shows it in its first bytes */
-	for (; i + 4 * GRANULE_LEN <= len; i += 4 * GRANULE_LEN)
-		if ((load64(p + i) | load64(p + i + 8) | load64(p + i + 16) | load64(p + i + 24)) != 0)
+	while ((size_t)(end - p) >= BLOCK) {
+		for (size_t i = 0; i < BLOCK; i += VEC) {
+			memcpy(&v, p + i, VEC);
+			any |= v;
+		}
+		if ((any[0] | any[1] | any[2] | any[3]) != 0)
 			return false;
-	for (; i < len; i += GRANULE_LEN)
-		if (load64(p + i) != 0)
+		p += BLOCK;
+	}
+	for (; p < end; p += GRANULE_LEN)
+		if (load64(p) != 0)
 			return false;
 	return true;
 }
 
-/*
- * A zero granule has a zero first half, and those are rare in ciphertext: comparing halves needs only SSE2's compare.
- * The results are or'ed together over the whole range, so the loop has no branch.
- */
-INLINE bool
-maybe_zero(const uint8_t *p, size_t len)
+INLINE uint64_t
+zero_bits(const uint8_t *p, size_t n)
 {
-	const uint8_t *end = p + len;
-	vec32 a = {0}, b = {0}, v, w;
+	uint64_t bits = 0;
 
-	/* a WAL page's body begins 24 bytes into it, and loads across cache lines would take twice as long */
-	for (; p < end && (uintptr_t)p % VEC != 0; p += GRANULE_LEN)
-		if (load64(p) == 0)
-			return true;
-	for (; (size_t)(end - p) >= 4 * VEC; p += 4 * VEC) {
-		memcpy(&v, p, VEC);
-		memcpy(&w, p + VEC, VEC);
-		a |= (vec32)(v == 0);
-		b |= (vec32)(w == 0);
-		memcpy(&v, p + 2 * VEC, VEC);
-		memcpy(&w, p + 3 * VEC, VEC);
-		a |= (vec32)(v == 0);
-		b |= (vec32)(w == 0);
+	for (size_t i = 0; i < n; i++)
+		bits |= (uint64_t)(load64(p + i * GRANULE_LEN) == 0) << i;
+	return bits;
+}
+
+/* The zero granules of a block. Most blocks have none, and 16 comparisons without a branch between them show it. */
+INLINE uint64_t
+block_bits(const uint8_t *p)
+{
+	vec64 a = {0}, b = {0}, v, w;
+
+	for (size_t i = 0; i < BLOCK; i += 2 * VEC) {
+		memcpy(&v, p + i, VEC);
+		memcpy(&w, p + i + VEC, VEC);
+		a |= (vec64)(v == 0);
+		b |= (vec64)(w == 0);
 	}
-	for (size_t i = 0; i < VEC / sizeof(uint32_t); i++)
-		if ((a[i] | b[i]) != 0)
-			return true;
-	for (; p < end; p += GRANULE_LEN)
-		if (load64(p) == 0)
-			return true;
-	return false;
+	a |= b;
+	return (a[0] | a[1] | a[2] | a[3]) != 0 ? zero_bits(p, 64) : 0;
+}
+
+#if defined(__x86_64__)
+/* The same, written with what no compiler finds by itself. */
+WIDE static inline uint64_t
+block_bits_wide(const uint8_t *p)
+{
+	const __m256i *v = (const void *)p, zero = _mm256_setzero_si256();
+	__m256i a = zero, b = zero;
+	uint64_t bits = 0;
+
+	for (size_t i = 0; i < BLOCK / VEC; i += 2) {
+		a = _mm256_or_si256(a, _mm256_cmpeq_epi64(_mm256_loadu_si256(v + i), zero));
+		b = _mm256_or_si256(b, _mm256_cmpeq_epi64(_mm256_loadu_si256(v + i + 1), zero));
+	}
+	a = _mm256_or_si256(a, b);
+	if (_mm256_testz_si256(a, a))
+		return 0;
+	for (size_t i = 0; i < BLOCK / VEC; i++)
+		bits |= (uint64_t)_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_loadu_si256(v + i), zero)))
+		        << 4 * i;
+	return bits;
+}
+#else
+#define block_bits_wide block_bits
+#endif
+
+INLINE bool
+find_zero(const uint8_t *p, size_t len, uint64_t *map, uint64_t (*bits)(const uint8_t *))
+{
+	uint64_t any = 0;
+
+	for (; len >= BLOCK; p += BLOCK, len -= BLOCK)
+		any |= *map++ = bits(p);
+	if (len > 0)
+		any |= *map = zero_bits(p, len / GRANULE_LEN);
+	return any != 0;
 }
 
 INLINE void
@@ -101,10 +143,35 @@ mask(const uint8_t *src, const uint8_t *value, uint8_t *out, size_t len)
 		mask_one(src + i, value + i, out + i);
 }
 
-WIDE static bool
-maybe_zero_wide(const uint8_t *p, size_t len)
+INLINE void
+clear_block(uint8_t *p, uint64_t bits)
 {
-	return maybe_zero(p, len);
+	const vec64 which = {1, 2, 4, 8};
+	vec64 v;
+
+	for (size_t i = 0; i < BLOCK; i += VEC, bits >>= 4) {
+		memcpy(&v, p + i, VEC);
+		v &= (vec64)(((vec64){bits, bits, bits, bits} & which) == 0);
+		memcpy(p + i, &v, VEC);
+	}
+}
+
+WIDE static void
+clear_block_wide(uint8_t *p, uint64_t bits)
+{
+	clear_block(p, bits);
+}
+
+WIDE static bool
+all_zero_wide(const uint8_t *p, size_t len)
+{
+	return all_zero(p, len);
+}
+
+WIDE static bool
+find_zero_wide(const uint8_t *p, size_t len, uint64_t *map)
+{
+	return find_zero(p, len, map, block_bits_wide);
 }
 
 WIDE static void
@@ -114,9 +181,29 @@ mask_wide(const uint8_t *src, const uint8_t *value, uint8_t *out, size_t len)
 }
 
 bool
-granule_maybe_zero(const uint8_t *p, size_t len)
+granule_all_zero(const uint8_t *p, size_t len)
 {
-	return HAVE_WIDE() ? maybe_zero_wide(p, len) : maybe_zero(p, len);
+	/* almost every range that is not zero shows it in its first bytes */
+	if (len >= GRANULE_LEN && load64(p) != 0)
+		return false;
+	return HAVE_WIDE() ? all_zero_wide(p, len) : all_zero(p, len);
+}
+
+bool
+granule_find_zero(const uint8_t *p, size_t len, uint64_t map[static GRANULE_MAP_WORDS])
+{
+	return HAVE_WIDE() ? find_zero_wide(p, len, map) : find_zero(p, len, map, block_bits);
+}
+
+void
+granule_clear(uint8_t *p, size_t len, const uint64_t map[static GRANULE_MAP_WORDS])
+{
+	for (; len > 0; p += BLOCK, len -= len < BLOCK ? len : BLOCK, map++)
+		if (len >= BLOCK && __builtin_popcountll(*map) > FEW)
+			HAVE_WIDE() ? clear_block_wide(p, *map) : clear_block(p, *map);
+		else
+			for (uint64_t bits = *map; bits != 0; bits &= bits - 1)
+				memset(p + (size_t)__builtin_ctzll(bits) * GRANULE_LEN, 0, GRANULE_LEN);
 }
 
 size_t

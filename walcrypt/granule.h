@@ -13,9 +13,15 @@
 
 /* Are all len bytes zero? len a multiple of 8. */
 bool granule_all_zero(const uint8_t *p, size_t len);
-/* Is there a zero granule among them? May say true when there is none (2^-21 of random pages), never false when there
- * is. */
-bool granule_maybe_zero(const uint8_t *p, size_t len);
+/*
+ * Which granules are zero: bit i % 64 of map[i / 64] says it of granule i. len at most GRANULE_MAP_LEN. Returns whether
+ * any is. Each byte is looked at once, so map holds of bytes that change meanwhile what they were at some moment.
+ */
+#define GRANULE_MAP_LEN 8192
+#define GRANULE_MAP_WORDS (GRANULE_MAP_LEN / GRANULE_LEN / 64)
+bool granule_find_zero(const uint8_t *p, size_t len, uint64_t map[static GRANULE_MAP_WORDS]);
+/* Make the granules zero that map names. */
+void granule_clear(uint8_t *p, size_t len, const uint64_t map[static GRANULE_MAP_WORDS]);
 /* Bytes in front of the trailing run of zero granules. */
 size_t granule_len_without_tail(const uint8_t *p, size_t len);
 /* out = value where src's granule is not zero, and zero where it is. out may be value or src. */

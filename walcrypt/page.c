@@ -100,9 +100,10 @@ page_encrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t
 		const uint8_t *from = in + (size_t)i * PAGE_LEN;
 		uint8_t *to = out + (size_t)i * PAGE_LEN;
 
-		if (page_is_zero(from))
-			memset(to, 0, PAGE_LEN);
-		else if (crypt_page(c->enc, at, at->block + i, from, to, err) != 0) {
+		if (page_is_zero(from)) {
+			if (to != from)
+				memset(to, 0, PAGE_LEN);
+		} else if (crypt_page(c->enc, at, at->block + i, from, to, err) != 0) {
 			secmem_wipe(out, (size_t)n * PAGE_LEN);
 			return -1;
 		}

@@ -37,7 +37,8 @@ void page_cipher_free(struct page_cipher *c);
 /* in[PAGE_LEN] -> out[PAGE_LEN]; in == out allowed, other overlap not. 0, or -1 with err set and out zeroed. */
 int page_encrypt(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, struct err *err);
 int page_decrypt(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, struct err *err);
-/* n pages in a row, at->block the first's. Same rules. */
+/* n pages in a row, at->block the first's. Same rules. With in != out, in may change meanwhile: a cipher reads each
+ * block of 16 bytes once, so what is written is what stood there at some moment, as if it had been copied first. */
 int page_encrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n,
                       struct err *err);
 int page_decrypt_many(struct page_cipher *c, const struct page_at *at, const uint8_t *in, uint8_t *out, uint32_t n,

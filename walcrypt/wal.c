@@ -208,11 +208,12 @@ xor_body(struct cipher *aes, const struct wal_header *h, uint32_t generation, co
 int
 wal_page_encrypt(struct wal_cipher *c, uint32_t generation, bool last, const uint8_t *in, uint8_t *out, struct err *err)
 {
-	uint8_t head[WAL_LONG_HEADER_LEN], buf[WAL_PAGE_LEN];
+	uint8_t head[WAL_LONG_HEADER_LEN];
+	uint64_t zeros[GRANULE_MAP_WORDS];
 	const struct keyset_epoch *epoch;
 	struct wal_header h;
 	struct cipher *aes;
-	bool masked;
+	bool holes;
 	size_t end;
 
 	switch (wal_page_look(in, WAL_PAGE_LEN, &h)) {
@@ -235,13 +236,13 @@ wal_page_encrypt(struct wal_cipher *c, uint32_t generation, bool last, const uin
 
 	memcpy(head, in, sizeof(head));
 	end = granule_len_without_tail(in + h.len, WAL_PAGE_LEN - h.len) + h.len;
-	masked = last && granule_maybe_zero(in + h.len, end - h.len);
-	if (xor_body(aes, &h, generation, in, masked ? buf : out, end, err) != 0) {
+	holes = last && granule_find_zero(in, end, zeros);
+	if (xor_body(aes, &h, generation, in, out, end, err) != 0) {
 		secmem_wipe(out, WAL_PAGE_LEN);
 		return -1;
 	}
-	if (masked)
-		granule_mask(in + h.len, buf + h.len, out + h.len, end - h.len);
+	if (holes)
+		granule_clear(out, end, zeros);
 	memset(out + end, 0, WAL_PAGE_LEN - end);
 	memcpy(out, head, h.len);
 	wal_header_seal(out, epoch->number, generation);
@@ -251,10 +252,11 @@ wal_page_encrypt(struct wal_cipher *c, uint32_t generation, bool last, const uin
 int
 wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, struct err *err)
 {
-	uint8_t head[WAL_LONG_HEADER_LEN], buf[WAL_PAGE_LEN];
+	uint8_t head[WAL_LONG_HEADER_LEN];
+	uint64_t zeros[GRANULE_MAP_WORDS];
 	struct wal_header h;
 	struct cipher *aes;
-	bool masked;
+	bool holes;
 	size_t end;
 
 	if (wal_page_look(in, WAL_PAGE_LEN, &h) != WAL_PAGE_ENCRYPTED) {
@@ -266,13 +268,13 @@ wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, struct e
 		return -1;
 	memcpy(head, in, sizeof(head));
 	end = granule_len_without_tail(in + h.len, WAL_PAGE_LEN - h.len) + h.len;
-	masked = granule_maybe_zero(in + h.len, end - h.len);
-	if (xor_body(aes, &h, h.generation, in, masked ? buf : out, end, err) != 0) {
+	holes = granule_find_zero(in, end, zeros);
+	if (xor_body(aes, &h, h.generation, in, out, end, err) != 0) {
 		secmem_wipe(out, WAL_PAGE_LEN);
 		return -1;
 	}
-	if (masked)
-		granule_mask(in + h.len, buf + h.len, out + h.len, end - h.len);
+	if (holes)
+		granule_clear(out, end, zeros);
 	memset(out + end, 0, WAL_PAGE_LEN - end);
 	memcpy(out, head, h.len);
 	wal_header_open(out);
@@ -301,18 +303,19 @@ range_xor(struct cipher *aes, const struct wal_header *h, uint32_t generation, b
           uint8_t *data, size_t len, struct err *err)
 {
 	size_t skip = off < h->len ? h->len - off : 0;
-	uint8_t buf[WAL_PAGE_LEN];
+	uint64_t zeros[GRANULE_MAP_WORDS];
+	bool holes;
 
 	if (skip >= len)
 		return 0;
 	off += skip;
 	data += skip;
 	len -= skip;
-	if (!raw_zeros || !granule_maybe_zero(data, len))
-		return xor_range(aes, h->tli, generation, h->pageaddr, off, data, data, len, err);
-	if (xor_range(aes, h->tli, generation, h->pageaddr, off, data, buf, len, err) != 0)
+	holes = raw_zeros && granule_find_zero(data, len, zeros);
+	if (xor_range(aes, h->tli, generation, h->pageaddr, off, data, data, len, err) != 0)
 		return -1;
-	granule_mask(data, buf, data, len);
+	if (holes)
+		granule_clear(data, len, zeros);
 	return 0;
 }
 

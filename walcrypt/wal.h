@@ -81,7 +81,8 @@ int wal_cipher_xor(struct wal_cipher *c, unsigned epoch7, uint32_t tli, uint32_t
 
 /*
  * Encrypt a whole clear page under the keyset's write epoch for the header's tli (W2 applied: trailing zero granules
- * raw; with last, every zero granule raw). A zero page is copied. in == out allowed.
+ * raw; with last, every zero granule raw). A zero page is copied. in == out allowed; else in may be memory whose body
+ * goes on being filled: each byte is then encrypted as it was at some moment, and what was zero before stays raw zero.
  * A page without a valid clear header: ERR_REFUSED, out untouched. No key for the tli: ERR_WRONG_KEY, out untouched.
  * The cipher itself failed: out zeroed.
  */

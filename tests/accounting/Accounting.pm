@@ -79,7 +79,7 @@ max_wal_size = 6MB
 min_wal_size = 4MB
 wal_keep_size = 16MB
 checkpoint_timeout = 30s
-wal_writer_delay = 20ms
+wal_writer_delay = 200ms
 wal_retrieve_retry_interval = 100ms
 max_prepared_transactions = 50
 max_wal_senders = 10
@@ -477,18 +477,39 @@ sub start
 	my ($self, $node, $clients, $count) = @_;
 	$self->{round}++;
 	$self->{clients} = [];
-	for my $client (0 .. $clients - 1) {
-		my $path = $self->script($client, $count);
-		my $pid = fork() // die "fork: $!";
-		if ($pid == 0) {
-			@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
-			open(STDIN, '<', '/dev/null');
-			open(STDOUT, '>', "$path.acked");
-			open(STDERR, '>', "$path.err");
-			exec('psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', "$path.sql") or POSIX::_exit(127);
-		}
-		push @{ $self->{clients} }, { pid => $pid, path => $path };
+	$self->client($node, $self->script($_, $count)) for 0 .. $clients - 1;
+	return;
+}
+
+sub client
+{
+	my ($self, $node, $path) = @_;
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0) {
+		@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>', "$path.acked");
+		open(STDERR, '>', "$path.err");
+		exec('psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', "$path.sql") or POSIX::_exit(127);
 	}
+	push @{ $self->{clients} }, { pid => $pid, path => $path };
+	return;
+}
+
+# Just before a kill: one transaction that is too large to end, so that much is written and not yet durable when the power goes. Every second
+# time the other clients are held up, whose commits would make it durable; finish lets them go on.
+sub burst
+{
+	my ($self, $node) = @_;
+	my $path = "$self->{dir}/$self->{round}.burst";
+	open(my $f, '>', "$path.sql") or die "$path.sql: $!";
+	print $f "INSERT INTO filler SELECT g, repeat(md5(random()::text), 9) FROM generate_series(1, 100000) g;\n";
+	close $f;
+	my $at = $node->lsn('insert');
+	kill('STOP', map { $_->{pid} } @{ $self->{clients} }) if rand() < 0.5;
+	$self->client($node, $path);
+	$node->poll_query_until('postgres', "SELECT pg_current_wal_insert_lsn() > '$at'::pg_lsn + 400000") or die 'nothing was written';
+	Time::HiRes::sleep(rand(0.02));
 	return;
 }
 
@@ -496,6 +517,7 @@ sub start
 sub finish
 {
 	my ($self) = @_;
+	kill('CONT', map { $_->{pid} } @{ $self->{clients} });
 	for my $client (@{ $self->{clients} }) {
 		Walcrypt::wait_for('a client to end', sub { waitpid($client->{pid}, WNOHANG) == $client->{pid} });
 		open(my $f, '<', "$client->{path}.acked") or die;

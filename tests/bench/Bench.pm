@@ -8,7 +8,7 @@ use POSIX ();
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(say_line say_part median compare figure timed cpu_seconds cipher_page_seconds page_seconds $rounds $tmp);
+our @EXPORT = qw(say_line say_part median compare figure timed cpu_seconds tree_cpu_seconds cipher_page_seconds page_seconds crc32c_seconds $rounds $tmp);
 
 our $rounds = $ENV{BENCH_ROUNDS} // 5;
 our $tmp;
@@ -32,25 +32,30 @@ sub figure
 	return;
 }
 
-# Interleaved rounds over named sides; the code returns a figure. Prints and returns the medians.
+# Interleaved rounds over named sides; the code returns a figure. Prints and returns the medians, by side. With an array of units the
+# code returns as many figures, and so many hashes of medians are returned.
 sub compare
 {
-	my ($unit, $sides, $code) = @_;
-	my %figures;
+	my ($units, $sides, $code) = @_;
+	my @units = ref $units ? @$units : ($units);
+	my (@figures, @medians);
 	for my $round (0 .. $rounds) {    # round 0 warms up and is not counted
 		# nobody is always the one who comes after the same
 		for my $n (0 .. $#$sides) {
 			my $side = $sides->[ ($n + $round) % @$sides ];
-			my $figure = $code->($side);
-			push @{ $figures{$side} }, $figure if $round > 0;
+			my @got = $code->($side);
+			next if $round == 0;
+			push @{ $figures[$_]{$side} }, $got[$_] for 0 .. $#units;
 		}
 	}
-	my %median = map { $_ => median(@{ $figures{$_} }) } @$sides;
-	for my $side (@$sides) {
-		my @s = sort { $a <=> $b } @{ $figures{$side} };
-		say_line('  %-22s median %10.3f %s   (least %.3f, most %.3f, %d runs)', $side, $median{$side}, $unit, $s[0], $s[-1], scalar @s);
+	for my $i (0 .. $#units) {
+		for my $side (@$sides) {
+			my @s = sort { $a <=> $b } @{ $figures[$i]{$side} };
+			$medians[$i]{$side} = median(@s);
+			say_line('  %-12s median %10.3f %s   (least %.3f, most %.3f, %d runs)', $side, $medians[$i]{$side}, $units[$i], $s[0], $s[-1], scalar @s);
+		}
 	}
-	return \%median;
+	return ref $units ? @medians : $medians[0];
 }
 
 sub timed
@@ -61,13 +66,40 @@ sub timed
 	return time() - $start;
 }
 
+# From /proc/PID/stat: parent, then ticks in user mode, in the kernel, and both of children that have ended and were waited for.
+sub stat_of
+{
+	my ($pid) = @_;
+	my $stat = -r "/proc/$pid/stat" ? eval { slurp_file("/proc/$pid/stat") } : undef;
+	my ($after_name) = ($stat // '') =~ /\) (.*)/s or return;
+	return (split(' ', $after_name))[ 1, 11 .. 14 ];
+}
+
 # Processor seconds of a process so far, without its children: on a busy machine they say more than the time that passed.
 sub cpu_seconds
 {
 	my ($pid) = @_;
-	my ($after_name) = slurp_file("/proc/$pid/stat") =~ /\) (.*)/s;
-	my @stat = split(' ', $after_name);
-	return ($stat[11] + $stat[12]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+	my (undef, $user, $system) = stat_of($pid) or die "there is no process $pid";
+	return ($user + $system) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+}
+
+# Processor seconds of a process so far and of all its children, living and ended; and how many live. Given how many there are when
+# nobody is connected, waits until there are no more, so that nobody ends while it adds up.
+sub tree_cpu_seconds
+{
+	my ($pid, $children) = @_;
+	my @living;
+	for my $try (1 .. 400) {
+		@living = grep { my ($parent) = stat_of($_); defined $parent && $parent == $pid } map { m{(\d+)$} } glob('/proc/[0-9]*');
+		last if !defined $children || @living <= $children;
+		Time::HiRes::sleep(0.05);
+	}
+	my $ticks = 0;
+	for my $process ($pid, @living) {
+		my (undef, @times) = stat_of($process);
+		$ticks += $_ for @times;
+	}
+	return ($ticks / POSIX::sysconf(POSIX::_SC_CLK_TCK()), scalar @living);
 }
 
 # seconds of processor time that openssl needs for 8 KiB with this cipher
@@ -79,7 +111,14 @@ sub cipher_page_seconds
 	return 8192 / ($kb * 1000);
 }
 
-# The floor's unit: one page by openssl's AES-256-XTS. Measured anew now, because clocks change while a bench runs.
-sub page_seconds { return cipher_page_seconds('aes-256-xts'); }
+# The floor's unit: one page by openssl, of a relation or of WAL. Measured anew now, because clocks change while a bench runs.
+sub page_seconds { return cipher_page_seconds($_[0] && $_[0] eq 'wal' ? 'aes-256-ctr' : 'aes-256-xts'); }
+
+# Seconds of processor time for the CRC32C of a GB in pages, the fastest there is here (stream_bench).
+sub crc32c_seconds
+{
+	my ($rate) = `$ENV{WALCRYPT_PREFIX}/tests/stream_bench 1 crc32c-8192` =~ /^crc32c-8192\s+([0-9.]+) GB\/s/m or die 'stream_bench';
+	return 1.073741824 / $rate;
+}
 
 1;

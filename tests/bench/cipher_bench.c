@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "tests/bench/timing.h"
 #include "walcrypt/page.h"
 #include "walcrypt/secmem.h"
 #include "walcrypt/wal.h"
@@ -105,23 +105,6 @@ static struct {
 	double rate[MAX_ROUNDS];
 } rounds[N];
 
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int
-by_rate(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static int
 setup(void)
 {
@@ -167,9 +150,9 @@ main(int argc, char **argv)
 		fprintf(stderr, "cipher_bench: %s\n", err.text);
 		return 1;
 	}
-	for (end = now() + seconds; now() < end;)
+	for (end = timing_now() + seconds; timing_now() < end;)
 		for (size_t i = 0; i < N; i++) {
-			double from = now();
+			double from = timing_now();
 
 			for (uint32_t k = 0; k < BATCH; k++)
 				if (what[i].run(k) != 0) {
@@ -177,10 +160,10 @@ main(int argc, char **argv)
 					return 1;
 				}
 			if (rounds[i].n < MAX_ROUNDS)
-				rounds[i].rate[rounds[i].n++] = (double)BATCH * PAGE_LEN / (now() - from) / 1e9;
+				rounds[i].rate[rounds[i].n++] = (double)BATCH * PAGE_LEN / (timing_now() - from) / 1e9;
 		}
 	for (size_t i = 0; i < N; i++) {
-		qsort(rounds[i].rate, rounds[i].n, sizeof(double), by_rate);
+		qsort(rounds[i].rate, rounds[i].n, sizeof(double), timing_order);
 		printf("%s %.2f GB/s\n", what[i].name, rounds[i].rate[rounds[i].n / 2]);
 	}
 	return 0;

@@ -9,12 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "keymgr/ledger.h"
 #include "replication/walscan.h"
 #include "replication/walstream.h"
+#include "tests/bench/timing.h"
 #include "tests/unit/walmake.h"
 #include "walcrypt/digest.h"
 #include "walcrypt/secmem.h"
@@ -193,23 +193,6 @@ static struct {
 
 #define N (sizeof(what) / sizeof(what[0]))
 
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int
-by_rate(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static void
 fill(struct walmake *w, size_t len)
 {
@@ -255,9 +238,9 @@ main(int argc, char **argv)
 		fprintf(stderr, "stream_bench: %s\n", err.text);
 		return 1;
 	}
-	for (end = now() + seconds; now() < end;)
+	for (end = timing_now() + seconds; timing_now() < end;)
 		for (size_t i = 0; i < N; i++) {
-			double from = now();
+			double from = timing_now();
 
 			if (argc > 2 && strcmp(argv[2], what[i].name) != 0)
 				continue;
@@ -266,12 +249,12 @@ main(int argc, char **argv)
 				return 1;
 			}
 			if (what[i].n < MAX_ROUNDS)
-				what[i].rate[what[i].n++] = WAL_LEN / (now() - from) / 1e9;
+				what[i].rate[what[i].n++] = WAL_LEN / (timing_now() - from) / 1e9;
 		}
 	for (size_t i = 0; i < N; i++) {
 		if (what[i].n == 0)
 			continue;
-		qsort(what[i].rate, what[i].n, sizeof(double), by_rate);
+		qsort(what[i].rate, what[i].n, sizeof(double), timing_order);
 		printf("%s %.2f GB/s\n", what[i].name, what[i].rate[what[i].n / 2]);
 	}
 	return 0;

@@ -6,6 +6,7 @@
                                                                             one page of a relation file, decrypted, to stdout
   decoder.py wal   --key-dir DIR --kek-file F [--page N] FILE               a WAL file (or its page N), decrypted, to stdout
   decoder.py lookfor --key-dir DIR --kek-file F --marker TEXT FILE...       names of WAL files whose clear text holds TEXT
+  decoder.py backup --passphrase-file F FILE                                the keysets of a key backup: names and key ids
   decoder.py vectors DIR                                                    write page.txt, wal.txt, generation.txt, keyset.txt
 
 FILE of `page` is either the segment file that holds the block, or the 8192 bytes of the page alone; N of --block counts from the
@@ -21,7 +22,9 @@ import struct
 import sys
 
 from cryptography.hazmat.primitives import hashes
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap_with_padding, aes_key_wrap_with_padding
 
@@ -272,6 +275,51 @@ def pack_keyset(method, system_identifier, relation, epochs):
 # Vectors
 
 
+def unpack_keyset(data):
+    """Method, system identifier, relation key, {epoch: (after_timeline, key)}."""
+    magic, version, method, identifier, count = struct.unpack_from("<4sIIQI", data)
+    if magic != b"WCKS" or version != 1 or len(data) != 24 + 32 + 40 * count + 32:
+        raise Bad("not a packed keyset")
+    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        raise Bad("the packed keyset's checksum does not match")
+    length = {number: size for number, size in zip(METHODS.values(), (16, 24, 32))}[method]
+    epochs = {}
+    for i in range(count):
+        number, after, key = struct.unpack_from("<II32s", data, 56 + 40 * i)
+        epochs[number] = (after, key[:length])
+    return method, identifier, data[24:24 + length], epochs
+
+
+def open_backup(passphrase, data):
+    """docs/formats/backup.md: [(name, what keyset.json said, unpack_keyset's)]."""
+    head = struct.Struct("<4sIIII32s12sQ")
+    magic, version, log2_n, r, p, salt, nonce, length = head.unpack_from(data)
+    if magic != b"WCBK" or version != 1 or len(data) != head.size + length + 16 + 32:
+        raise Bad("not a backup of keys")
+    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        raise Bad("its checksum does not fit")
+    key = hashlib.scrypt(passphrase, salt=salt, n=1 << log2_n, r=r, p=p, maxmem=1 << 30, dklen=32)
+    try:
+        plain = AESGCM(key).decrypt(nonce, data[head.size:-32], data[:head.size])
+    except InvalidTag:
+        raise Bad("the passphrase does not open it") from None
+    at = 4
+    found = []
+
+    def part():
+        nonlocal at
+        size = struct.unpack_from("<I", plain, at)[0]
+        at += 4 + size
+        return plain[at - size:at]
+
+    for _ in range(struct.unpack_from("<I", plain)[0]):
+        name, text, packed = part(), part(), part()
+        found.append((name.decode("ascii"), json.loads(text), unpack_keyset(packed)))
+    if at != len(plain):
+        raise Bad("bytes behind the keysets")
+    return found
+
+
 def noise(seed, length):
     """The same bytes in the C tests: a 64-bit linear congruential generator's top byte."""
     out = bytearray(length)
@@ -392,6 +440,18 @@ def command_keys(_args, keys):
         print(f"wal epoch {number} after timeline {after} {key_id(key)}")
 
 
+def command_backup(args):
+    with open(args.passphrase_file, "rb") as f:
+        passphrase = f.read().split(b"\n")[0]
+    with open(args.file, "rb") as f:
+        data = f.read()
+    for name, info, (method, identifier, relation, epochs) in open_backup(passphrase, data):
+        print(f"keyset {name}: method {method} system {identifier} relation {key_id(relation)} cluster key {info['kek_id']}")
+        for number, (after, key) in sorted(epochs.items()):
+            print(f"keyset {name}: epoch {number} after timeline {after} {key_id(key)}")
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description="independent decoder of walcrypt's formats")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -411,6 +471,9 @@ def main():
             sub.add_argument("--marker", required=True)
         if name != "keys":
             sub.add_argument("file", nargs="+" if name == "lookfor" else None)
+    sub = commands.add_parser("backup")
+    sub.add_argument("--passphrase-file", required=True)
+    sub.add_argument("file")
     sub = commands.add_parser("vectors")
     sub.add_argument("dir")
     args = parser.parse_args()
@@ -418,6 +481,8 @@ def main():
         if args.command == "vectors":
             write_vectors(args.dir)
             return 0
+        if args.command == "backup":
+            return command_backup(args)
         return args.run(args, open_key_dir(args.key_dir, read_kek(args.kek_file))) or 0
     except (Bad, KeyError, OSError) as e:
         print(f"decoder.py: {e}", file=sys.stderr)

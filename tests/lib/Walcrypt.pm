@@ -253,6 +253,13 @@ sub check_integrity
 	return Test::More::is($self->integrity_findings(%params), '', "$name: amcheck, verify_heapam and pg_checksums find nothing");
 }
 
+# Does this node's build have amcheck? That of 16 has no contrib modules; everywhere else a missing one is a fault that the tests find.
+sub amcheck_there
+{
+	my ($self) = @_;
+	return $self->safe_psql('postgres', "SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") || Walcrypt::postgres_major() != 16;
+}
+
 # What they find, a text that is empty when all is well.
 sub integrity_findings
 {
@@ -260,8 +267,7 @@ sub integrity_findings
 	my $creator = $params{primary} // $self;
 	my ($recovery, $checksums) = split(/\|/, $self->safe_psql('postgres', "SELECT pg_is_in_recovery(), current_setting('data_checksums')"));
 	my ($indexes, $tables, @findings) = (0, 0);
-	# the build of 16 has no contrib modules
-	my $amcheck = $creator->safe_psql('postgres', "SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") || Walcrypt::postgres_major() != 16;
+	my $amcheck = $creator->amcheck_there;
 	for my $db ($amcheck ? split(/\n/, $creator->safe_psql('postgres', 'SELECT datname FROM pg_database WHERE datallowconn')) : ()) {
 		$creator->safe_psql($db, 'CREATE EXTENSION IF NOT EXISTS amcheck');
 		if ($creator != $self) {
@@ -319,7 +325,7 @@ use PostgreSQL::Test::Utils;
 my $serial = 0;
 my @running;
 
-# nodes => { name => { conninfo, keyset, profile } }; listens => { name => { listen_port ... } }; settings => { name => value } for [walcrypt]; dir, kek to reuse another's.
+# nodes => { name => { conninfo, keyset, profile } }; listens => { name => { listen_port ... } }; settings => { name => value } for [walcrypt]; kek_uri, kek_options => { ... } for [kek]; dir, kek to reuse another's.
 sub new
 {
 	my ($class, %params) = @_;
@@ -329,7 +335,7 @@ sub new
 	my $sockets = File::Temp::tempdir('wcpXXXXXX', TMPDIR => 1, CLEANUP => 1);
 	my $self = bless {
 		dir => $dir, sockets => $sockets, port => PostgreSQL::Test::Cluster::get_free_port(),
-		kek => $params{kek} // Walcrypt::kek_file("$dir/kek"), nodes => $params{nodes} // {}, settings => $params{settings} // {}, listens => $params{listens} // {},
+		kek => $params{kek} // Walcrypt::kek_file("$dir/kek"), kek_uri => $params{kek_uri}, kek_options => $params{kek_options} // {}, nodes => $params{nodes} // {}, settings => $params{settings} // {}, listens => $params{listens} // {},
 		logfile => "$PostgreSQL::Test::Utils::log_path/${test}_proxy" . ($serial > 1 ? $serial : '') . '.log',
 	}, $class;
 	mkdir "$dir/keystore", 0700;
@@ -345,7 +351,7 @@ sub log_size { return -s $_[0]{logfile} // 0; }
 sub port     { return $_[0]{port}; }
 sub host     { return $_[0]{sockets}; }
 sub pid      { return $_[0]{pid}; }
-sub kek_uri  { return "file:$_[0]{kek}"; }
+sub kek_uri  { return $_[0]{kek_uri} // "file:$_[0]{kek}"; }
 sub tcp      { my ($self, $user) = @_; return "host=127.0.0.1 port=$self->{port} user=$user"; }
 sub connstr  { my ($self, $user) = @_; return "host=$self->{sockets} port=$self->{port} user=$user"; }
 
@@ -358,7 +364,7 @@ sub write_conf
 	my $umask = umask(077);
 	open(my $f, '>', $self->conf) or die $self->conf . ": $!";
 	print $f "[walcrypt]\n", map { "$_ = $set{$_}\n" } sort grep { defined $set{$_} } keys %set;
-	print $f "\n[kek site]\nuri = " . $self->kek_uri . "\n";
+	print $f "\n[kek site]\nuri = " . $self->kek_uri . "\n", map { "$_ = $self->{kek_options}{$_}\n" } sort keys %{ $self->{kek_options} };
 	for my $name (sort keys %{ $self->{nodes} }) {
 		my %node = %{ $self->{nodes}{$name} };
 		my $kind = delete $node{profile} ? 'profile' : 'node';

@@ -1,4 +1,4 @@
-# Each fuzz target over its corpus, and some thousand inputs further. Long runs are for people: docs/testing.md.
+# Each fuzz target over its corpus, and some thousand inputs further. Longer runs: make check-fuzz.
 use strict;
 use warnings;
 use PostgreSQL::Test::Utils;

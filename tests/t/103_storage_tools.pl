@@ -1,14 +1,16 @@
 # Stock programs and commands on an encrypted directory: what sees clear pages, what sees ciphertext, and what is refused.
 use strict;
 use warnings;
+use File::Basename ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
 
-my $tmp = $PostgreSQL::Test::Utils::tmp_check;
+my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/' . File::Basename::basename($0, '.pl'); # 112 and 113 may run beside this
+mkdir $tmp;
 my $marker = 'MARKER-tools-2277fe';
-my $kek = 'file:' . kek_file("$tmp/kek_103");
+my $kek = 'file:' . kek_file("$tmp/kek");
 my $quiet = "log_statement = none\nmax_wal_senders = 5\nwal_log_hints = on\nwal_keep_size = '256MB'\n";
 
 sub run_in

@@ -63,7 +63,8 @@ for my $kind ('encrypted', 'clear') {
 	unlike(slurp_file($standby->logfile), qr/PANIC|ERROR/, 'it never complained');
 	$standby->restart;
 	is($standby->safe_psql('postgres', 'SELECT count(*) FROM t'), '2000', 'and starts again');
-	$_->stop for $standby, $primary;
+	$standby->check_integrity("$kind stream: the standby", primary => $primary);
+	$primary->check_integrity("$kind stream: the primary");
 	$proxy->stop if defined $proxy;
 }
 done_testing();

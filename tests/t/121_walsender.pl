@@ -143,8 +143,7 @@ sub clear_throughout
 	is(join(' ', files_containing($marker, $standby->data_dir, $node->data_dir)), '', 'the marker is in neither directory');
 	$standby->promote;
 	is($standby->safe_psql('postgres', 'SELECT count(*) FROM letters'), '4002', 'it is promoted');
-	$standby->stop;
-	$node->stop;
+	$_->check_integrity($_->name . ', clear throughout') for $standby, $node;
 	my ($rc, $o, $e) = ctl_output('verify', '-D', $standby->data_dir, '--kek', $kek);
 	is($rc, 0, 'verify is clean on it') or diag($o . $e);
 	return;

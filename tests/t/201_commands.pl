@@ -115,8 +115,8 @@ ok(1, 'the application name arrives upstream');
 
 # the console
 like($proxy->console('SHOW SESSIONS'), qr/^\d+\|store\|archive\|local\|stream\|START_REPLICATION\|red\|\d+\|1\|0\/\w+\|/m, 'SHOW SESSIONS');
-like($proxy->console('show nodes;'), qr/^blue\|node\|blue\|site\|AES256\|[0-9a-f]{16}\|[0-9a-f]{16}\|1\|\d+\|1\|no\|0\|no$/m, 'SHOW NODES');
-like($proxy->console('SHOW NODES'), qr/^store\|profile\|blue.*\|1\|yes$/m, 'it counts sessions');
+like($proxy->console('show nodes;'), qr/^blue\|node\|blue\|site\|AES256\|[0-9a-f]{16}\|[0-9a-f]{16}\|1\|\d+\|1\|no\|0\|no\|no$/m, 'SHOW NODES');
+like($proxy->console('SHOW NODES'), qr/^store\|profile\|blue.*\|1\|yes\|no$/m, 'it counts sessions');
 like($proxy->console('SHOW STATUS'), qr/^sessions\|[12]$/m, 'SHOW STATUS');
 like($proxy->console('SHOW VERSION'), qr/^walcrypt-proxy \d/, 'SHOW VERSION');
 like($proxy->console('SHOW CONFIG'), qr/^workers\|2\|2\|/m, 'SHOW CONFIG');

@@ -246,7 +246,7 @@ for my $target ([ 'before', $restored, 1 ], [ 'from_blue', $on_blue, 2 ]) {
 	is($n->safe_psql('postgres', 'SELECT count(*) FROM t'), $rows, "restored from the archive up to \"$name\": every row and none that came later");
 	$n->stop;
 }
-$_->stop for $green, $cyan, $grey;
+$_->check_integrity($_->name, primary => $blue) for $green, $cyan, $grey;
 for my $node ($cyan, $green) {
 	my ($rc, $o, $e) = ctl_output('verify', '-D', $node->data_dir, '--kek', $proxy->kek_uri);
 	is($rc, 0, $node->name . ': walcrypt-ctl verify is clean') or diag($o, $e);

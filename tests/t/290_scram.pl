@@ -113,7 +113,7 @@ $proxy->restart;
 	Walcrypt::Scram::offered($c);
 	is(Walcrypt::Scram::begin($c)->{s}, $look{salt}{nobody}[0], 'also after a restart');
 }
-like($proxy->log, qr/nobody from local is refused: there is no node or profile "nobody"/, 'the log has the reason');
+like($proxy->log, qr/"nobody" from local is refused: there is no node or profile "nobody"/, 'the log has the reason');
 {
 	# the right password, but not for this
 	my $offset = $proxy->log_size;
@@ -121,7 +121,7 @@ like($proxy->log, qr/nobody from local is refused: there is no node or profile "
 	like($err, qr/password authentication failed for user "walcrypt_admin"/, 'the console\'s user is no node');
 	($ok, undef, $err) = run_as($passwords{blue}, 'psql', '-X', '-d', $proxy->connstr('blue') . ' dbname=walcrypt', '-c', 'SHOW VERSION');
 	like($err, qr/password authentication failed for user "blue"/, 'and a node is no user of the console');
-	like($proxy->log($offset), qr/blue from local is refused: user "blue" may not use walcrypt's console/, 'the log has the reason');
+	like($proxy->log($offset), qr/"blue" from local is refused: user "blue" may not use walcrypt's console/, 'the log has the reason');
 	($ok, undef, $err) = run_as('x', 'psql', '-X', '-d', $proxy->connstr('blue') . ' dbname=postgres', '-c', 'SELECT 1');
 	like($err, qr/takes replication connections only/, 'a psql that connects by mistake is told what this is');
 }

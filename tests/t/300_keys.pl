@@ -33,7 +33,7 @@ sub refused
 # help and usage
 my ($rc, $out, $err) = ctl_output('--help');
 is($rc, 0, '--help');
-my @commands = $out =~ /^  ([a-z]+(?: [a-z]+)?)\s{2,}\S/mg;
+my @commands = $out =~ /^  ([a-z]+(?: [a-z-]+)?)\s{2,}\S/mg;
 cmp_ok(scalar @commands, '>=', 9, 'it lists the commands');
 for my $command (@commands) {
 	($rc, $out, $err) = ctl_output(split(/ /, $command), '--help');

@@ -99,19 +99,25 @@ is($rc, 0, 'verify is clean') or diag($out);
 
 # status
 $out = ctl('status', @conf);
-like($out, qr/^status\n.*^nodes\n.*^sessions\n/ms, 'status shows three views');
+like($out, qr/^status\n.*^nodes\n.*^standbys\n.*^upstream\n.*^sessions\n.*^keys\n.*^stats\n/ms, 'status shows all views');
 like($out, qr/blue/, '... and the standby in them');
 my $json = decode_json(ctl('status', '--json', @conf));
-is(join(' ', sort keys %$json), 'nodes sessions status', 'status as JSON');
+is(join(' ', sort keys %$json), 'keys nodes sessions standbys stats status upstream', 'status as JSON');
 cmp_ok(scalar(grep { my $row = $_; grep { ($_ // '') eq 'blue' } values %$row } @{ $json->{sessions} }), '>=', 1, '... the standby has a session');
 $out = ctl('status', '--host', $proxy->host, '--port', $proxy->port, '--user', 'monitor', '--json');
-is(join(' ', sort keys %{ decode_json($out) }), 'nodes sessions status', 'status without a configuration');
+is(join(' ', sort keys %{ decode_json($out) }), 'keys nodes sessions standbys stats status upstream', 'status without a configuration');
 my ($watch, $werr) = ('', '');
 my $run = IPC::Run::start([ $Walcrypt::ctl, 'status', '--watch', '--interval', 1, @conf ], '<', \undef, '>', \$watch, '2>', \$werr);
 wait_for('the second look', sub { $run->pump_nb; (() = $watch =~ /^sessions$/mg) >= 2 });
+ok(1, 'status --watch looks again');
+$proxy->restart;
+my $looks = () = $watch =~ /^sessions$/mg;
+wait_for('a look at the proxy that is back', sub { $run->pump_nb; $werr =~ /^WARNING:  / && (() = $watch =~ /^sessions$/mg) > $looks + 1 });
+ok(1, '... and waits for a proxy that goes away');
 $run->signal('INT');
 $run->finish;
-ok(1, 'status --watch looks again');
+my ($standby) = grep { ($_->{application_name} // '') eq 'blue' } @{ $json->{standbys} };
+is($standby->{system_identifier}, $json->{upstream}[0]{system_identifier}, 'JSON has the columns for which a terminal has no room');
 
 # a port that is taken, and the wait for a checkpoint
 {

@@ -96,7 +96,7 @@ SKIP: {
 }
 {
 	my $nosums = Walcrypt::Node->new('nosums');
-	$nosums->init;
+	$nosums->init(extra => [ postgres_major() >= 18 ? '--no-data-checksums' : () ]);
 	my ($rc, undef, $err) = ctl_output('reencrypt', '-D', $nosums->data_dir, '--to', 'new', '--to-kek', $kek_a);
 	is($rc, 6, 'no data checksums');
 	like($err, qr/has no data checksums.*--allow-no-checksums/s, '... is said');
@@ -165,7 +165,7 @@ sub encrypted_well
 	$node->stop('immediate');
 	$node->start;
 	$sums = contents_sums($node);
-	$node->stop;
+	$node->check_integrity("$name: after a crash");
 	return;
 }
 
@@ -178,7 +178,7 @@ like($out, qr/walcrypt-ctl exec -D \Q$dir\E --kek \Q$kek_a\E -- pg_ctl -l \Q$dir
 like($err, qr{re-encrypting: [\d.]+ MB in [\d.]+ s, [\d.]+ MB/s}, '... and its rate');
 ok(!-e "$dir/base/pgsql_tmp/pgsql_tmp1.0" && !-e "$dir/pg_wal/xlogtemp.99" && !glob("$dir/base/*/pg_internal.init"), '... leftovers and caches are gone');
 my @generations = map { ctl('wal', $_) =~ /: encrypted, .*, generation ([0-9a-f]{8})(?:,|$)/m ? $1 : () } grep { m{/[0-9A-F]{24}$} } glob("$dir/pg_wal/*");
-cmp_ok(scalar @generations, '>', 2, '... each WAL file is under one generation');
+cmp_ok(scalar @generations, '>=', 2, '... each WAL file is under one generation');
 is(scalar keys %{ { map { $_ => 1 } @generations } }, scalar @generations, '... of its own (W5)');
 is(join(' ', grep { hex($_) & 0x80000000 } @generations), '', '... and a server\'s, not a proxy\'s');
 unlink "$dir/$base/t3_99999";

@@ -71,7 +71,7 @@ our @files = files_of();
 
 sub check_end
 {
-	my ($name, $to, $thorough) = @_;
+	my ($name, $to, $thorough, $whole) = @_;
 	$encrypted = $to ne 'none';
 	my @left = (`find -L $dir -name '*.walcrypt-*'`, # what a kill before the first or after the last step leaves there is nothing, and goes with the next run
 		grep { -e } map { "$dir/pg_reencrypt/$_" } qw(record global/pg_control old-keys));
@@ -81,8 +81,12 @@ sub check_end
 	return if !$thorough;
 	$node->use_layer($encrypted ? $kek : undef)->start;
 	is(contents_sums($node), $sums, "$name: the same rows");
-	contents_sound($node, $name);
-	$node->stop;
+	if ($whole) {
+		$node->check_integrity($name);
+	} else {
+		contents_sound($node, $name);
+		$node->stop;
+	}
 	@files = files_of();
 	return;
 }
@@ -113,7 +117,7 @@ for my $round (1 .. 6) {
 		$status = 0 if !$resume && keys_of() ne $before;
 	}
 	is($status, 0, "round $round (-> $to): it comes to its end after $tries tries") or diag(slurp_from("$tmp/out"));
-	check_end("round $round", $to, 1);
+	check_end("round $round", $to, 1, 1);
 }
 cmp_ok($kills, '>=', 8, "killed $kills times");
 cmp_ok($midways, '>=', 4, "... $midways times midway");
@@ -172,7 +176,7 @@ SKIP: {
 		check_end("killed $again times in the resumption", keys_of() eq 'none' ? 'none' : 'new', 0);
 	}
 }
-check_end('at the end', $encrypted ? 'new' : 'none', 1);
+check_end('at the end', $encrypted ? 'new' : 'none', 1, 1);
 
 # asked to stop, it stops midway and says how to go on
 my ($out, $err) = ('', '');
@@ -205,5 +209,5 @@ is(run_it([ 'sh', '-c', 'ulimit -f 16; trap "" XFSZ; exec "$@"', 'sh' ], undef, 
 is(join(' ', `find -L $dir -name '*.walcrypt-tmp'`), '', '... leaves no half file');
 ($rc, undef, $words) = ctl_output('reencrypt', '-D', $dir, '--resume', '--kek', $kek);
 is($rc, 0, 'and with room it goes on') or diag($words);
-check_end('the last one', $to, 1);
+check_end('the last one', $to, 1, 1);
 done_testing();

@@ -92,8 +92,12 @@ for my $case ([ 17, '--link' ], [ 17, '--copy-file-range' ], [ 18, '--copy' ], [
 	($rc) = run_in($tmp, "$bin/pg_ctl", '-w', '-D', $dir, '-m', 'immediate', 'stop');
 	($rc) = run_in($tmp, $Walcrypt::ctl, 'exec', '-D', $dir, '--kek', $kek, '--', "$bin/pg_ctl", @start, 'start');
 	is((run_in($tmp, @psql, '-d', 'postgres', '-c', 'SELECT count(*) FROM letters'))[1], "7000\n", 'and recovers');
+	($rc, $out, $err) = run_in($tmp, "$bin/pg_amcheck", '-h', $tmp, '-p', $port, '--all', '--install-missing', '--heapallindexed', '--parent-check');
+	is("$rc $out$err", '0 ', 'pg_amcheck finds nothing');
 	($rc) = run_in($tmp, "$bin/pg_ctl", '-w', '-D', $dir, '-m', 'fast', 'stop');
 	is($rc, 0, 'it stops');
+	($rc, $out, $err) = run_in($tmp, $Walcrypt::ctl, 'exec', '-D', $dir, '--kek', $kek, '--', "$bin/pg_checksums", '--check', '-D', $dir);
+	like("$rc $out$err", qr/^0 .*^Bad checksums:  0$/ms, 'nor pg_checksums');
 	($rc, $out, $err) = ctl_output('verify', '-D', $dir, '--kek', $kek);
 	is($rc, 0, 'verify is clean') or diag($out . $err);
 	is(join(' ', files_containing($marker, $dir, "$tmp/space")), '', 'the marker is nowhere, again');

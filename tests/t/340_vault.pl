@@ -9,10 +9,10 @@ use Time::HiRes qw(time);
 use Walcrypt;
 use Walcrypt::Vault;
 
-my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/vault310';
+my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/vault340';
 mkdir $tmp, 0700;
-my $dev = Walcrypt::Vault->new(name => 'dev310');
-my $tls = Walcrypt::Vault->new(name => 'tls310', tls => 1);
+my $dev = Walcrypt::Vault->new(name => 'dev340');
+my $tls = Walcrypt::Vault->new(name => 'tls340', tls => 1);
 my $n   = 0;
 
 sub conf
@@ -71,7 +71,7 @@ is($rc, 1, 'is not made anew');
 like($err, qr/was deleted/, 'and says so');
 
 # version 1 of the engine
-$dev->cli(qw(secrets enable -path=old/kv -version=1 kv));
+$dev->enable('old/kv', 'secrets', 'kv', '-version=1');
 my $old = $dev->uri('vault-kv', 'old/kv/team%20a/key');
 refused(1, qr/has no secret "old\/kv\/team a\/key"/, 'version 1, not there', $old);
 is((init($old, 1))[0], 0, 'version 1, made');
@@ -88,7 +88,7 @@ refused(2, qr/has a part that is empty, "\." or "\.\."/, 'a name with ..', $dev-
 refused(2, qr/not followed by two hexadecimal digits/, 'half an escape', $dev->uri('vault-kv', 'secret/%zz'));
 refused(2, qr/has a part that is empty/, 'no name at all', $dev->uri('vault-kv', 'secret/'));
 refused(2, qr/names a secrets engine, not a secret/, 'an engine alone', $dev->uri('vault-kv', 'secret'));
-$dev->cli(qw(secrets enable transit));
+$dev->enable('transit', 'secrets', 'transit');
 refused(2, qr/belongs to a secrets engine of type transit, not kv/, 'another engine', $dev->uri('vault-kv', 'transit/keys'));
 
 # damaged secrets

@@ -167,6 +167,8 @@ for my $round (1 .. 4) {
 push @lost, $load->lost($teal->node);
 $teal->stop;
 $relay->stop;
+$teal->node->use_layer($proxy->kek_uri)->start;
+$teal->node->check_integrity('the promoted standby');
 
 note(join(', ', map { "$_ killed $kills{$_} times" } sort keys %kills) . ", $torn sectors torn");
 is("@lost", '', 'no acknowledged transaction was lost');

@@ -16,9 +16,8 @@ int
 main(void)
 {
 	uint8_t area[1100], value[1100], out[1100];
-	bool all = true, maybe = true, tail = true, mask = true, in_place = true;
-	int false_alarms = 0, without = 0;
-	uint64_t seed = 3;
+	bool all = true, found = true, tail = true, cleared = true, mask = true, in_place = true;
+	uint64_t seed = 3, map[GRANULE_MAP_WORDS];
 
 	sample_noise(2, value, sizeof(value));
 	for (int round = 0; round < 20000; round++) {
@@ -52,9 +51,17 @@ main(void)
 				last = i + 8;
 		all &= granule_all_zero(p, len) == (zeros == len / 8);
 		tail &= granule_len_without_tail(p, len) == last;
-		maybe &= zeros == 0 || granule_maybe_zero(p, len);
-		without += zeros == 0;
-		false_alarms += zeros == 0 && seed >> 62 != 1 && granule_maybe_zero(p, len);
+		memset(map, 0x55, sizeof(map));
+		found &= granule_find_zero(p, len, map) == (zeros > 0);
+		for (size_t i = 0; i < len / 8; i++)
+			found &= (map[i / 64] >> i % 64 & 1) == zero(p + i * 8);
+		found &= map[(len / 8 + 63) / 64] == UINT64_C(0x5555555555555555);
+		memset(out, 9, sizeof(out));
+		memcpy(out, value, len);
+		granule_clear(out, len, map);
+		for (size_t i = 0; i < len; i += 8)
+			cleared &= memcmp(out + i, zero(p + i) ? (uint8_t[8]){0} : value + i, 8) == 0;
+		cleared &= out[len] == 9;
 		memset(out, 9, sizeof(out));
 		granule_mask(p, value, out, len);
 		for (size_t i = 0; i < len; i += 8)
@@ -65,8 +72,8 @@ main(void)
 	}
 	ok(all, "all zero");
 	ok(tail, "length without the tail of zeros");
-	ok(maybe, "no zero granule is overlooked");
-	ok(false_alarms == 0, "and few are suspected: %d of %d", false_alarms, without);
+	ok(found, "the zero granules, and no others");
+	ok(cleared, "clearing them");
 	ok(mask, "masking");
 	ok(in_place, "masking in place");
 	return tap_done();

@@ -445,6 +445,36 @@ open_once(void *arg)
 	return 0;
 }
 
+/* The cluster key of an envelope provider lies beside the keys, and goes with it. */
+static void
+wrapped_keys(void)
+{
+	struct keyset *ks = sample_keyset(KEY_AES256);
+	struct kek *envelope = kek_of(0x33);
+	struct err err = {0};
+	uint8_t *data;
+	size_t len;
+
+	envelope->wrapped_len = 3;
+	memcpy(envelope->wrapped, "abc", 3);
+	dir_remove();
+	is_int(keydir_create(dir, ks, envelope, "x", &err), 0, "made under an envelope's key");
+	data = durable_read(in("live/kek.wrapped"), 100, &len, &err);
+	ok(data != NULL && len == 3 && memcmp(data, "abc", 3) == 0, "... kek.wrapped has what the provider wrapped");
+	free(data);
+	ok(opens(envelope, ks), "... it opens");
+	memcpy(envelope->wrapped, "defg", 4);
+	envelope->wrapped_len = 4;
+	is_int(keydir_replace(dir, ks, envelope, "x", &err), 0, "replaced");
+	data = durable_read(in("live/kek.wrapped"), 100, &len, &err);
+	ok(data != NULL && len == 4 && memcmp(data, "defg", 4) == 0, "... with the new wrapping");
+	free(data);
+	is_int(keydir_replace(dir, ks, one, "file:/kek", &err), 0, "replaced under a store's key");
+	ok(!there("live/kek.wrapped") && opens(one, ks), "... kek.wrapped is gone");
+	kek_free(envelope);
+	keyset_free(ks);
+}
+
 int
 main(void)
 {
@@ -459,6 +489,7 @@ main(void)
 	mixed();
 	side_files();
 	rewraps();
+	wrapped_keys();
 	power_cuts_replace();
 	power_cuts_create();
 	repairs();

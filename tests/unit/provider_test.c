@@ -16,6 +16,9 @@
 static char folder[] = "/tmp/provider_testXXXXXX";
 static char path[128], uri[256];
 
+static const char *const bad_wrapped[] = {"vault:v1:", "",         "x",          "vault:v",
+                                          "vault:v:x", "vault:v1", "vault:vx:1", "Vault:v1:x"};
+
 static bool
 is_sample(const struct kek *kek)
 {
@@ -105,30 +108,49 @@ files(void)
 static void
 creation(void)
 {
-	struct kek_conf conf = {.uri = uri, .terminal_fd = -1}, command = {.uri = "command:true", .terminal_fd = -1};
+	struct kek_conf conf = {.uri = uri, .terminal_fd = -1};
 	struct kek *one, *other;
+	bool made;
 	struct stat st;
 	struct err err = {0};
 	mode_t mask = umask(0);
 
-	is_int(kek_create(&conf, &err), 0, "file: created");
+	ok(kek_prepare(&conf, false, NULL, &made, &err) == NULL && err.os_errno == ENOENT && !made, "file: not there");
+	ok((one = kek_prepare(&conf, true, NULL, &made, &err)) != NULL && made, "file: created");
 	umask(mask);
 	ok(stat(path, &st) == 0 && (st.st_mode & 07777) == 0600 && st.st_size == 65, "... mode 0600 whatever the umask");
-	one = fetch(uri, &err);
-	is_int(kek_create(&conf, &err), -1, "file: not created twice");
-	is_err(&err, ERR_REFUSED, "exists already", "... but refused");
-	other = fetch(uri, &err);
+	ok((other = kek_prepare(&conf, true, NULL, &made, &err)) != NULL && !made, "... not made twice");
 	ok(one != NULL && other != NULL && memcmp(one->key, other->key, KEK_LEN) == 0, "... and left as it was");
+	ok(one != NULL && one->wrapped_len == 0 && !kek_is_envelope(&conf), "... by a store, which wraps nothing");
 	kek_free(other);
 	unlink(path);
-	kek_create(&conf, &err);
-	other = fetch(uri, &err);
+	other = kek_prepare(&conf, true, NULL, &made, &err);
 	ok(one != NULL && other != NULL && memcmp(one->key, other->key, KEK_LEN) != 0, "the next key is another one");
-	kek_free(one);
 	kek_free(other);
 	unlink(path);
-	is_int(kek_create(&command, &err), -1, "command: cannot create");
-	is_err(&err, ERR_REFUSED, "cannot make a cluster key", "... and says so");
+	other = kek_prepare(&conf, true, one, &made, &err);
+	ok(one != NULL && other != NULL && memcmp(one->key, other->key, KEK_LEN) == 0, "... or the one that is given");
+	kek_free(other);
+	kek_free(one);
+	unlink(path);
+}
+
+/* Without a server: what it refuses by itself. */
+static void
+envelopes(void)
+{
+	struct kek_conf conf = {.uri = "vault-transit://127.0.0.1:1/transit/x", .terminal_fd = -1};
+	struct err err = {0};
+
+	ok(kek_is_envelope(&conf), "vault-transit: is an envelope");
+	ok(kek_fetch(&conf, &err) == NULL, "... without a wrapped key there is none");
+	is_err(&err, ERR_FAILED, "holds no cluster key wrapped by \"vault-transit:\"", "... and says so");
+	for (size_t i = 0; i < sizeof(bad_wrapped) / sizeof(bad_wrapped[0]); i++) {
+		conf.wrapped = (const uint8_t *)bad_wrapped[i];
+		conf.wrapped_len = i == 0 ? KEK_WRAPPED_MAX + 1 : strlen(bad_wrapped[i]);
+		ok(kek_fetch(&conf, &err) == NULL, "... wrapped key %zu", i);
+		is_err(&err, ERR_DAMAGED, "the wrapped cluster key ", "... is refused before it is sent");
+	}
 }
 
 static void
@@ -235,6 +257,7 @@ main(void)
 	key_texts();
 	files();
 	creation();
+	envelopes();
 	commands();
 	terminal();
 	references();

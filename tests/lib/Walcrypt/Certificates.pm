@@ -50,7 +50,7 @@ sub authority
 	return;
 }
 
-# cn (several make several), names (subjectAltName), key, sign (options of the signature), days (negative: expired)
+# cn (several make several), names (subjectAltName), usage (extendedKeyUsage), key, sign (options of the signature), days (negative: expired)
 sub make
 {
 	my ($self, $name, %params) = @_;
@@ -58,6 +58,7 @@ sub make
 	$self->key($name, $params{key});
 	open(my $f, '>', $ext) or die "$ext: $!";
 	print $f defined $params{names} ? "subjectAltName=$params{names}\n" : "basicConstraints=CA:FALSE\n";
+	print $f "extendedKeyUsage=$params{usage}\n" if defined $params{usage};
 	close $f;
 	my @cn = ref $params{cn} ? @{ $params{cn} } : ($params{cn} // $name);
 	openssl('req', '-new', '-key', $self->file("$name.key"), '-subj', join('', map { "/CN=$_" } @cn), '-out', $self->file("$name.csr"));

@@ -1,7 +1,7 @@
 # A relay that a test owns, between a client and a server: it can fall silent, as a link does that loses every packet, without
 # closing anything; be cut; and hold back one request.
 #
-#   my $relay = Walcrypt::Relay->new($server);        anything with host (a socket's folder) and port
+#   my $relay = Walcrypt::Relay->new($server);        anything with host (a socket's folder) and port, or { host, port } of TCP
 #   $relay->start;  ... 'host=127.0.0.1 port=' . $relay->port ...
 #   $relay->freeze; $relay->thaw; $relay->cut; $relay->start;
 #   $relay->hold(qr/TIMELINE_HISTORY/); $relay->wait_held; $relay->release;
@@ -23,7 +23,7 @@ my @all;
 sub new
 {
 	my ($class, $server) = @_;
-	my $self = bless { to => $server->host . '/.s.PGSQL.' . $server->port, port => PostgreSQL::Test::Cluster::get_free_port(),
+	my $self = bless { to => ref $server eq 'HASH' ? "$server->{host}:$server->{port}" : $server->host . '/.s.PGSQL.' . $server->port, port => PostgreSQL::Test::Cluster::get_free_port(),
 		dir => File::Temp::tempdir('wcrXXXXXX', TMPDIR => 1, CLEANUP => 1) }, $class;
 	push @all, $self;
 	return $self;
@@ -61,7 +61,7 @@ sub start
 sub carry
 {
 	my ($self, $client) = @_;
-	my $server = IO::Socket::UNIX->new(Peer => $self->{to}) or return;
+	my $server = ($self->{to} =~ m{^/} ? IO::Socket::UNIX->new(Peer => $self->{to}) : IO::Socket::INET->new(PeerAddr => $self->{to})) or return;
 	my $both = IO::Select->new($client, $server);
 	while (my @ready = $both->can_read) {
 		for my $from (@ready) {

@@ -48,6 +48,13 @@ sub uri
 	  . join('&', map { "$_=$options{$_}" } grep { defined $options{$_} } sort keys %options);
 }
 
+# Without options.
+sub bare_uri
+{
+	my ($self, $scheme, $path) = @_;
+	return $scheme . ($self->{tls} ? '' : '+http') . "://$self->{host_port}/$path";
+}
+
 sub put_token
 {
 	my ($self, $token, $file) = @_;
@@ -127,7 +134,8 @@ sub initialize
 	return;
 }
 
-sub unseal { my ($self) = @_; $self->cli('operator', 'unseal', $self->{unseal_key}); return; }
+# cert, key: what its client shows from now on
+sub unseal { my ($self, %client) = @_; $self->{client} = {%client} if %client; $self->cli('operator', 'unseal', $self->{unseal_key}); return; }
 
 # (status, stdout, stderr) of the server's own client, as root
 sub cli_output
@@ -135,6 +143,8 @@ sub cli_output
 	my ($self, @args) = @_;
 	local $ENV{BAO_ADDR}   = ($self->{tls} ? 'https' : 'http') . "://$self->{host_port}";
 	local $ENV{BAO_CACERT} = $self->ca_file if $self->{tls};
+	local $ENV{BAO_CLIENT_CERT} = $self->{client}{cert} if $self->{client};
+	local $ENV{BAO_CLIENT_KEY}  = $self->{client}{key} if $self->{client};
 	local $ENV{BAO_TOKEN}  = -e $self->{token_file} ? slurp_file($self->{token_file}) =~ s/\s+//gr : '';
 	local $ENV{HOME}       = $self->{dir};
 	my ($out, $err) = ('', '');
@@ -150,15 +160,43 @@ sub cli
 	return $out;
 }
 
-# A token that may do these things; its text.
-sub token_for
+# An engine or a login method at a path; on a server that is not ours, or that several tests share, it may be there already.
+sub enable
+{
+	my ($self, $path, $kind, $type, @more) = @_;
+	my ($rc, $out, $err) = $self->cli_output($kind, 'enable', "-path=$path", @more, $type);
+	die "bao $kind enable $path failed with $rc: $err" if $rc != 0 && $err !~ /path is already in use/;
+	return;
+}
+
+sub policy
 {
 	my ($self, $name, $policy) = @_;
 	open(my $f, '>', "$self->{dir}/$name.hcl") or die;
 	print $f $policy;
 	close $f;
 	$self->cli('policy', 'write', $name, "$self->{dir}/$name.hcl");
-	return decode_json($self->cli('token', 'create', "-policy=$name", '-format=json'))->{auth}{client_token};
+	return;
+}
+
+# A token that may do these things; its text. Options of "token create", -ttl=5s say.
+sub token_for
+{
+	my ($self, $name, $policy, @options) = @_;
+	$self->policy($name, $policy);
+	return decode_json($self->cli('token', 'create', "-policy=$name", '-format=json', @options))->{auth}{client_token};
+}
+
+# From its next start on. The server's own client then shows one, too.
+sub require_client_certificates
+{
+	my ($self, $ca) = @_;
+	my $conf = slurp_file("$self->{dir}/bao.hcl");
+	$conf =~ s/^( tls_key_file = ".*")/$1\n tls_require_and_verify_client_cert = true\n tls_client_ca_file = "$ca"/m or die;
+	open(my $f, '>', "$self->{dir}/bao.hcl") or die;
+	print $f $conf;
+	close $f;
+	return;
 }
 
 1;

@@ -1,0 +1,220 @@
+/* driver: the states in their order, each written down when it is reached; on, again, or back. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "ctl/console.h"
+#include "ctl/switchover/report.h"
+#include "ctl/switchover/switchover.h"
+
+#define WAIT_NS 5000000
+#define LOOK_S 2
+
+PGresult *
+switchover_console(struct switchover *s, const char *query, struct err *err)
+{
+	const struct console_where where = {.admin = true};
+	PGresult *r;
+
+	/* a proxy that was started again in between is as good as before */
+	for (int try = 0;; try++) {
+		if (s->console == NULL && (s->console = console_open(&where, s->settings, err)) == NULL)
+			return NULL;
+		if ((r = console_ask(s->console, query, err)) != NULL || PQstatus(s->console) == CONNECTION_OK)
+			return r;
+		PQfinish(s->console);
+		s->console = NULL;
+		if (try == 1)
+			return NULL;
+	}
+}
+
+int
+switchover_wait(struct switchover *s, const char *what, int (*ready)(struct switchover *s, struct err *err),
+                struct err *err)
+{
+	double end = switch_now() + s->options->timeout_s;
+	int is;
+
+	while ((is = ready(s, err)) == 0) {
+		if (switch_now() > end)
+			return err_set(err, ERR_FAILED, "%s did not happen within %d s", what, s->options->timeout_s);
+		nanosleep(&(struct timespec){.tv_nsec = WAIT_NS}, NULL);
+	}
+	return is < 0 ? -1 : 0;
+}
+
+/* The nodes that the logbook names. */
+static int
+nodes_recall(struct switchover *s, struct err *err)
+{
+	s->from_set = settings_node(s->settings, s->log.from);
+	s->to_set = settings_node(s->settings, s->log.to);
+	if (s->from_set == NULL || s->to_set == NULL) {
+		err_set(err, ERR_USAGE, "\"%s\" has no [node %s]", s->settings->file,
+		        s->from_set == NULL ? s->log.from : s->log.to);
+		return err_hint(err, "The switchover that was begun is from \"%s\" to \"%s\".", s->log.from, s->log.to);
+	}
+	s->from = (struct node){.set = s->from_set, .connect_timeout_s = s->settings->connect_timeout_ms / 1000};
+	s->to = (struct node){.set = s->to_set, .connect_timeout_s = s->from.connect_timeout_s};
+	s->from_control = (struct control){s->settings, s->from_set, s->options->timeout_s};
+	s->to_control = (struct control){s->settings, s->to_set, s->options->timeout_s};
+	return 0;
+}
+
+/* A picture has something before and something after. */
+static int
+look_begin(struct switchover *s, struct err *err)
+{
+	if (s->options->report == NULL)
+		return 0;
+	if ((s->sampler = sampler_start(s->settings, s->from_set, s->to_set, err)) == NULL)
+		return -1;
+	nanosleep(&(struct timespec){.tv_sec = LOOK_S}, NULL);
+	return 0;
+}
+
+static void
+look_end(struct switchover *s)
+{
+	if (s->sampler == NULL)
+		return;
+	nanosleep(&(struct timespec){.tv_sec = LOOK_S}, NULL);
+	s->samples = sampler_stop(s->sampler);
+	s->sampler = NULL;
+	s->log.pause_begin = s->samples.last_old;
+	s->log.pause_end = s->samples.first_new;
+}
+
+/* From the state that is reached to the end. */
+static int
+go_on(struct switchover *s, struct err *err)
+{
+	struct logbook *l = &s->log;
+
+	if (look_begin(s, err) != 0)
+		return -1;
+	while (l->state != SWITCH_DONE) {
+		enum switch_state next = (enum switch_state)(l->state + 1);
+		double begun = switch_now();
+
+		if (step_run(s, next, err) != 0 || logbook_move(l, next, err) != 0) {
+			err->class = ERR_MIDWAY;
+			if (err->hint[0] == '\0')
+				err_hint(err, l->state < SWITCH_PROMOTING
+				                  ? "Nothing is promoted. Go on with walcrypt-ctl switchover --resume, or put "
+				                    "everything back with --abort."
+				                  : "Go on with walcrypt-ctl switchover --resume.");
+			return -1;
+		}
+		if (step_title(l->kind, next) != NULL)
+			printf("  %7.3f s  %s\n", switch_now() - begun, step_title(l->kind, next));
+		fflush(stdout);
+		if (next == SWITCH_FOLLOWED)
+			look_end(s);
+	}
+	look_end(s);
+	report_text(l, stdout);
+	if (s->options->report != NULL && report_files(s->options->report, l, &s->samples, err) != 0)
+		return -1;
+	return logbook_finish(l, err);
+}
+
+int
+switchover_run(struct switchover *s, bool dry_run, struct err *err)
+{
+	struct logbook *l = &s->log;
+	int there;
+
+	if (logbook_open(l, s->settings->keystore, err) != 0 || (there = logbook_read(l, err)) < 0)
+		return -1;
+	if (there == 1) {
+		err_set(err, ERR_MIDWAY, "a %s from \"%s\" to \"%s\" was stopped midway, in state \"%s\"",
+		        switch_kind_name(l->kind), l->from, l->to, switch_state_name(l->state));
+		return err_hint(err, l->state < SWITCH_PROMOTING ? "Give --resume, or --abort to put everything back."
+		                                                 : "Give --resume.");
+	}
+	if (s->options->kind == SWITCH_ROTATE && !dry_run && rotate_prepare(s, err) != 0)
+		return -1;
+	if (s->options->kind == SWITCH_FAILOVER)
+		return failover_plan(s, err) != 0 || logbook_begin(l, err) != 0 ? -1 : go_on(s, err);
+	if (preflight_run(s, err) != 0)
+		return -1;
+	if (dry_run) {
+		preflight_plan(s);
+		return 0;
+	}
+	return logbook_begin(l, err) != 0 ? -1 : go_on(s, err);
+}
+
+/* The logbook of what was begun. */
+static int
+recall(struct switchover *s, struct err *err)
+{
+	int there;
+
+	if (logbook_open(&s->log, s->settings->keystore, err) != 0 || (there = logbook_read(&s->log, err)) < 0)
+		return -1;
+	if (there == 0)
+		return err_set(err, ERR_REFUSED, "there is no switchover that was stopped midway");
+	return nodes_recall(s, err);
+}
+
+static int
+back(struct switchover *s, struct err *err)
+{
+	struct logbook *l = &s->log;
+
+	if ((l->state != SWITCH_ABORTING && logbook_move(l, SWITCH_ABORTING, err) != 0) || step_undo(s, err) != 0 ||
+	    logbook_move(l, SWITCH_ABORTED, err) != 0) {
+		err->class = ERR_MIDWAY;
+		return err->hint[0] != '\0' ? -1 : err_hint(err, "Try again: walcrypt-ctl switchover --abort");
+	}
+	printf("Everything is as before%s%s%s.\n", l->kind == SWITCH_FAILOVER ? "" : ": \"",
+	       l->kind == SWITCH_FAILOVER ? "" : l->from, l->kind == SWITCH_FAILOVER ? "" : "\" is the primary");
+	return logbook_finish(l, err);
+}
+
+int
+switchover_resume(struct switchover *s, struct err *err)
+{
+	if (recall(s, err) != 0)
+		return -1;
+	if (s->log.state == SWITCH_ABORTED || s->log.state == SWITCH_DONE) /* only putting it aside is left */
+		return logbook_finish(&s->log, err);
+	if (s->log.state == SWITCH_ABORTING)
+		return back(s, err);
+	printf("Going on from \"%s\" to \"%s\", state \"%s\":\n", s->log.from, s->log.to, switch_state_name(s->log.state));
+	/* a proxy that was started again holds nobody */
+	if (s->log.hold && s->log.state >= SWITCH_HELD && s->log.state < SWITCH_RELEASED &&
+	    step_run(s, SWITCH_HELD, err) != 0)
+		return -1;
+	return go_on(s, err);
+}
+
+int
+switchover_abort(struct switchover *s, struct err *err)
+{
+	struct node_facts facts;
+	struct err ignored;
+
+	if (recall(s, err) != 0)
+		return -1;
+	if (s->log.state == SWITCH_ABORTED || s->log.state == SWITCH_DONE)
+		return logbook_finish(&s->log, err);
+	if (s->log.state > SWITCH_PROMOTING && s->log.state != SWITCH_ABORTING) {
+		err_set(err, ERR_REFUSED, "\"%s\" is promoted: there is no way back", s->log.to);
+		return err_hint(err, "Go on with --resume; \"%s\" can become the primary again by another switchover.",
+		                s->log.from);
+	}
+	if (node_facts(&s->to, &facts, &ignored) == 0 && !facts.recovery) {
+		err_set(err, ERR_REFUSED, "\"%s\" is promoted: there is no way back", s->log.to);
+		return err_hint(err, "Go on with --resume.");
+	}
+	if (s->log.state == SWITCH_PROMOTING && !control_still_standby(&s->to_control, s->log.tli)) {
+		err_set(err, ERR_REFUSED, "\"%s\" was asked to promote itself, and may still do so", s->log.to);
+		return err_hint(err,
+		                "Go on with --resume; or stop it and abort then, if its data directory is on this machine.");
+	}
+	return back(s, err);
+}

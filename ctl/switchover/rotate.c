@@ -1,0 +1,168 @@
+/*
+ * rotate: what comes before the switchover of a rotation: the next WAL epoch staged in the target's keyset, the target
+ * built, if it is not there yet, and running with the keys that its directory holds. Every part may be done again.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/path.h"
+#include "ctl/epoch.h"
+#include "ctl/switchover/self.h"
+#include "ctl/switchover/switchover.h"
+
+/* The node that is the primary now; NULL with err set. */
+static const struct settings_node *
+primary_find(const struct switchover *s, uint32_t *tli, struct err *err)
+{
+	const struct settings_node *found = NULL;
+
+	for (size_t i = 0; i < s->settings->nnodes; i++) {
+		struct node node = {.set = &s->settings->nodes[i], .connect_timeout_s = s->settings->connect_timeout_ms / 1000};
+		struct node_facts facts;
+		struct err ignored;
+
+		if (node.set->conninfo != NULL && node_facts(&node, &facts, &ignored) == 0 && !facts.recovery &&
+		    (found == NULL || facts.tli > *tli)) {
+			found = node.set;
+			*tli = facts.tli;
+		}
+		node_close(&node);
+	}
+	if (found == NULL)
+		err_set(err, ERR_REFUSED, "none of the nodes is a primary");
+	return found;
+}
+
+static bool
+is_built(const struct settings_node *n)
+{
+	char path[PATH_MAX];
+	struct err ignored;
+
+	return path_format(path, &ignored, "%s/PG_VERSION", n->datadir) == 0 && access(path, F_OK) == 0;
+}
+
+/* Has the proxy the keyset's newest epoch? */
+static int
+proxy_knows(struct switchover *s, struct err *err)
+{
+	struct keydir_info info;
+	char path[PATH_MAX];
+	PGresult *r;
+	int knows = 0;
+
+	if (path_format(path, err, "%s/%s", s->settings->keystore, s->to_set->keyset) != 0 ||
+	    keydir_read_info(path, &info, err) != 0 || (r = switchover_console(s, "SHOW NODES", err)) == NULL)
+		return -1;
+	for (int i = 0; i < PQntuples(r); i++) {
+		const char *name = row_value(r, i, "name"), *epoch = row_value(r, i, "wal_epoch");
+
+		knows = knows || (name != NULL && epoch != NULL && strcmp(name, s->to_set->name) == 0 &&
+		                  strtoul(epoch, NULL, 10) == info.epochs[info.nepochs - 1].number);
+	}
+	PQclear(r);
+	return knows;
+}
+
+static int
+epoch(struct switchover *s, uint32_t tli, struct err *err)
+{
+	const char *const names[] = {s->to_set->keyset};
+	const struct epoch_stage stage = {.config = s->settings->file, .names = names, .nnames = 1, .timeline = tli};
+	PGresult *r;
+
+	if (epoch_stage(&stage, err) != 0 || (r = switchover_console(s, "RELOAD", err)) == NULL)
+		return -1;
+	PQclear(r);
+	return switchover_wait(s, "the proxy's reading of the staged epoch", proxy_knows, err);
+}
+
+/* Were the directory's keys changed since its server read them? */
+static int
+keys_are_newer(struct switchover *s, struct err *err)
+{
+	char path[PATH_MAX], seconds[32];
+	const char *const parameters[] = {seconds, NULL};
+	const char *value;
+	struct stat st;
+	PGresult *r;
+	int newer;
+
+	if (path_format(path, err, "%s/pg_cryptokeys/live", s->to_set->datadir) != 0)
+		return -1;
+	if (stat(path, &st) != 0)
+		return 0;
+	snprintf(seconds, sizeof(seconds), "%lld.%09ld", (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	if ((r = node_ask(&s->to, "SELECT to_timestamp($1::float8) >= pg_postmaster_start_time() AS newer", parameters,
+	                  err)) == NULL)
+		return -1;
+	value = row_value(r, 0, "newer");
+	newer = value != NULL && value[0] == 't';
+	PQclear(r);
+	return newer;
+}
+
+static int
+target_streams(struct switchover *s, struct err *err)
+{
+	struct stream_facts f;
+	int there = switchover_stream(s, s->to_set->name, &f, err);
+
+	return there < 0 ? -1 : there == 1 && f.runs;
+}
+
+/* Running, with the keys that are in its directory. */
+static int
+start(struct switchover *s, struct err *err)
+{
+	int newer = 0;
+
+	if (s->to_set->datadir == NULL)
+		return 0;
+	if (control_running(&s->to_control) == 1) {
+		if ((newer = keys_are_newer(s, err)) < 0)
+			return -1;
+		if (newer == 0)
+			return 0;
+		printf("\"%s\" is started again, to read its keys\n", s->to_set->name);
+		node_close(&s->to);
+		if (control_stop(&s->to_control, false, err) != 0)
+			return -1;
+	}
+	return control_start(&s->to_control, err);
+}
+
+int
+rotate_prepare(struct switchover *s, struct err *err)
+{
+	const struct settings_node *from;
+	uint32_t tli = 0;
+
+	s->to_set = settings_node(s->settings, s->options->to);
+	if (s->to_set == NULL || s->to_set->profile || s->to_set->keyset == NULL) {
+		err_set(err, ERR_USAGE, "\"%s\" has no [node %s] with a keyset", s->settings->file, s->options->to);
+		return err_hint(err, "A rotation goes to a node with keys of its own.");
+	}
+	s->to = (struct node){.set = s->to_set, .connect_timeout_s = s->settings->connect_timeout_ms / 1000};
+	s->to_control = (struct control){s->settings, s->to_set, s->options->timeout_s};
+	if ((from = primary_find(s, &tli, err)) == NULL)
+		return -1;
+	if (from == s->to_set)
+		return err_set(err, ERR_REFUSED, "node \"%s\" is the primary already", s->to_set->name);
+	/* a clear primary's WAL is under no epoch yet: the first one will do */
+	if (from->keyset != NULL && epoch(s, tli, err) != 0)
+		return -1;
+	if (s->to_set->datadir != NULL && !is_built(s->to_set)) {
+		const char *const build[] = {"build", s->to_set->name, "-D", s->to_set->datadir, "--checkpoint=fast", NULL};
+
+		if (self_run(s->settings, build, NULL, err) != 0)
+			return -1;
+	}
+	if (start(s, err) != 0)
+		return -1;
+	return switchover_wait(s, "streaming of the target", target_streams, err);
+}

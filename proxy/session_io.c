@@ -1,0 +1,180 @@
+/* session_io: a session's client at the socket: what comes in, what goes out, the TLS handshake. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "proxy/session_intern.h"
+
+void
+session_io_rearm(struct session *s)
+{
+	bool read = s->state != SESSION_CLOSED && message_reader_pending(&s->in) < SESSION_IN_HIGH;
+	bool write = s->state != SESSION_CLOSED && (buffer_len(&s->out) > 0 || s->channel.wants_write);
+
+	if (read)
+		ev_io_start(s->loop, &s->readable);
+	else
+		ev_io_stop(s->loop, &s->readable);
+	if (write)
+		ev_io_start(s->loop, &s->writable);
+	else
+		ev_io_stop(s->loop, &s->writable);
+}
+
+static const char *
+io_error(const struct session *s)
+{
+	if (errno == EPROTO)
+		return s->channel.why;
+	return errno == EPIPE || errno == ECONNRESET ? "the client has gone" : strerror(errno);
+}
+
+/* One write: what does not go out now waits for the socket, and others have their turn. */
+static void
+write_out(struct session *s)
+{
+	ssize_t n;
+
+	if (buffer_len(&s->out) == 0)
+		return;
+	n = channel_write(&s->channel, buffer_data(&s->out), buffer_len(&s->out));
+	if (n > 0) {
+		buffer_consume(&s->out, (size_t)n);
+		s->card.to_downstream += (uint64_t)n;
+		s->stats->sent += (uint64_t)n;
+	} else if (n <= 0 && errno != EAGAIN && errno != EINTR)
+		session_close(s, io_error(s));
+}
+
+/* The client has been told why: half a close, so that the kernel does not take the message back with a reset. */
+static void
+farewell(struct session *s)
+{
+	if (s->state == SESSION_CLOSING && buffer_len(&s->out) == 0)
+		channel_farewell(&s->channel);
+}
+
+static void
+on_writable(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct session *s = w->data;
+
+	(void)loop;
+	(void)revents;
+	worker_touch(s->worker, s);
+}
+
+static void
+read_in(struct session *s)
+{
+	struct err err = {0};
+	uint8_t *room, waste[4096];
+	size_t len;
+	ssize_t n;
+
+	if (s->state == SESSION_CLOSING) {
+		room = waste;
+		len = sizeof(waste);
+	} else if ((room = message_reader_space(&s->in, &len, &err)) == NULL) {
+		session_drop(s, &err);
+		return;
+	}
+	n = channel_read(&s->channel, room, len);
+	s->silence.client = ev_now(s->loop);
+	if (n > 0 && s->state != SESSION_CLOSING)
+		message_reader_filled(&s->in, (size_t)n);
+	else if (n == 0)
+		session_close(s, s->state == SESSION_STARTUP && message_reader_pending(&s->in) == 0 ? NULL
+		                                                                                    : "the client has gone");
+	else if (n < 0 && errno != EAGAIN && errno != EINTR)
+		session_close(s, io_error(s));
+	/* the socket says nothing of what TLS has taken from it already */
+	if (channel_pending(&s->channel))
+		worker_touch(s->worker, s);
+}
+
+/* The handshake's next step. What tells the client to begin it goes out first. */
+static void
+shake_hands(struct session *s)
+{
+	struct err err = {0};
+
+	if (s->channel.ssl == NULL) {
+		if (buffer_len(&s->out) > 0)
+			return;
+		if (channel_tls(&s->channel, s->site->tls, &err) != 0) {
+			session_drop(s, &err);
+			return;
+		}
+	}
+	switch (channel_handshake(&s->channel)) {
+	case 1:
+		greeting_encrypted(s);
+		break;
+	case -1: {
+		char why[200];
+
+		snprintf(why, sizeof(why), "the TLS handshake failed: %s", s->channel.why);
+		session_close(s, why);
+	}
+	}
+}
+
+/* PostgreSQL 17's clients may begin with TLS at once. */
+static bool
+begins_with_tls(struct session *s)
+{
+	uint8_t first;
+
+	return s->state == SESSION_STARTUP && s->channel.ssl == NULL && s->declined == 0 &&
+	       message_reader_pending(&s->in) == 0 && recv(s->channel.fd, &first, 1, MSG_PEEK) == 1 &&
+	       startup_is_tls(first);
+}
+
+static void
+on_readable(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct session *s = w->data;
+
+	(void)loop;
+	(void)revents;
+	if (begins_with_tls(s))
+		greeting_direct_tls(s);
+	if (s->state == SESSION_TLS)
+		shake_hands(s);
+	else
+		read_in(s);
+	session_process(s);
+}
+
+void
+session_io_init(struct session *s, int fd)
+{
+	channel_init(&s->channel, fd);
+	message_reader_init(&s->in);
+	buffer_init(&s->out, SESSION_OUT_MAX);
+	ev_io_init(&s->readable, on_readable, fd, EV_READ);
+	ev_io_init(&s->writable, on_writable, fd, EV_WRITE);
+	s->readable.data = s->writable.data = s;
+}
+
+void
+session_io_settle(struct session *s)
+{
+	write_out(s);
+	if (s->state == SESSION_TLS)
+		shake_hands(s);
+	else if (channel_pending(&s->channel) && ev_is_active(&s->readable))
+		read_in(s);
+	farewell(s);
+}
+
+void
+session_io_free(struct session *s)
+{
+	ev_io_stop(s->loop, &s->readable);
+	ev_io_stop(s->loop, &s->writable);
+	message_reader_free(&s->in);
+	buffer_free(&s->out);
+	channel_close(&s->channel);
+}

@@ -1,0 +1,300 @@
+#include "proxy/standbys.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "replication/lag.h"
+
+struct standby {
+	struct standby *next;
+	struct standby_who who;
+	struct standby_at at;
+	struct lag lag;
+	time_t since, ended;
+	enum standby_end end;
+	char why[256];
+	bool released;
+	/* A ring; of the latest stream of its name. NULL: nothing noted yet. */
+	struct standby_sample *samples;
+	size_t sampled; /* how many were ever noted */
+};
+
+struct standbys {
+	pthread_mutex_t mutex;
+	struct standby *first; /* the latest first */
+	size_t n;
+};
+
+const char *
+standby_end_name(enum standby_end end)
+{
+	static const char *const names[] = {
+	    [STANDBY_STREAMS] = "streams", [STANDBY_COMPLETE] = "complete", [STANDBY_TIMELINE] = "timeline",
+	    [STANDBY_CLIENT] = "client",   [STANDBY_LOST] = "lost",         [STANDBY_ERROR] = "error",
+	    [STANDBY_STOPPED] = "stopped"};
+
+	return names[end];
+}
+
+static double
+now_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void
+forgotten(struct standby *b)
+{
+	free(b->samples);
+	free(b);
+}
+
+struct standbys *
+standbys_new(struct err *err)
+{
+	struct standbys *t = calloc(1, sizeof(*t));
+
+	if (t == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	pthread_mutex_init(&t->mutex, NULL);
+	return t;
+}
+
+void
+standbys_free(struct standbys *t)
+{
+	if (t == NULL)
+		return;
+	while (t->first != NULL) {
+		struct standby *next = t->first->next;
+
+		forgotten(t->first);
+		t->first = next;
+	}
+	pthread_mutex_destroy(&t->mutex);
+	free(t);
+}
+
+static bool
+same_name(const struct standby *a, const struct standby *b)
+{
+	return strcmp(a->who.node, b->who.node) == 0 && strcmp(a->who.application, b->who.application) == 0;
+}
+
+/* A standby that connects again goes on where its line ended. */
+static void
+inherit(struct standby *now)
+{
+	for (struct standby *b = now->next; b != NULL; b = b->next)
+		if (same_name(b, now) && b->samples != NULL) {
+			now->samples = b->samples;
+			now->sampled = b->sampled;
+			b->samples = NULL;
+			return;
+		}
+}
+
+/* Of the same name an earlier one that is over is not worth more than this one; of a node, the oldest go. */
+static void
+forget(struct standbys *t, const struct standby *now)
+{
+	size_t kept = 0;
+
+	for (struct standby **p = &t->first; *p != NULL;) {
+		struct standby *b = *p;
+
+		if (b != now && b->released && strcmp(b->who.node, now->who.node) == 0 &&
+		    (same_name(b, now) || ++kept > STANDBYS_REMEMBERED)) {
+			*p = b->next;
+			t->n--;
+			forgotten(b);
+		} else
+			p = &b->next;
+	}
+}
+
+struct standby *
+standby_begin(struct standbys *t, const struct standby_who *who, struct err *err)
+{
+	struct standby *b = calloc(1, sizeof(*b));
+
+	if (b == NULL) {
+		err_nomem(err);
+		return NULL;
+	}
+	b->who = *who;
+	b->since = time(NULL);
+	pthread_mutex_lock(&t->mutex);
+	b->next = t->first;
+	t->first = b;
+	t->n++;
+	inherit(b);
+	forget(t, b);
+	pthread_mutex_unlock(&t->mutex);
+	return b;
+}
+
+static uint64_t
+position(const struct standby_at *at, enum standby_position which)
+{
+	return which == STANDBY_WRITE ? at->write : which == STANDBY_FLUSH ? at->flush : at->apply;
+}
+
+enum standby_position
+standby_counts(const struct standby_at *at)
+{
+	return at->apply != 0 ? STANDBY_REPLAY : at->flush != 0 ? STANDBY_FLUSH : STANDBY_WRITE;
+}
+
+void
+standby_publish(struct standbys *t, struct standby *b, const struct standby_at *at)
+{
+	double now = now_s();
+	uint64_t least;
+
+	pthread_mutex_lock(&t->mutex);
+	b->at = *at;
+	lag_note(&b->lag, at->upstream, now);
+	least = position(at, standby_counts(at));
+	lag_forget(&b->lag, least);
+	pthread_mutex_unlock(&t->mutex);
+}
+
+void
+standby_end(struct standbys *t, struct standby *b, enum standby_end end, const char *why)
+{
+	pthread_mutex_lock(&t->mutex);
+	if (b->end == STANDBY_STREAMS) {
+		b->end = end;
+		b->ended = time(NULL);
+		snprintf(b->why, sizeof(b->why), "%s", why);
+	}
+	pthread_mutex_unlock(&t->mutex);
+}
+
+void
+standby_release(struct standbys *t, struct standby *b)
+{
+	pthread_mutex_lock(&t->mutex);
+	b->released = true;
+	pthread_mutex_unlock(&t->mutex);
+}
+
+static void
+look(const struct standby *b, double now, struct standby_view *v)
+{
+	v->who = b->who;
+	v->at = b->at;
+	v->since = b->since;
+	v->ended = b->ended;
+	v->end = b->end;
+	memcpy(v->why, b->why, sizeof(v->why));
+	for (int i = 0; i < STANDBY_POSITIONS; i++) {
+		uint64_t at = position(&b->at, i);
+		bool known = b->end == STANDBY_STREAMS && at != 0 && b->at.upstream != 0;
+
+		v->lag_bytes[i] = !known ? -1 : at < b->at.upstream ? (int64_t)(b->at.upstream - at) : 0;
+		v->lag_s[i] = known ? lag_age(&b->lag, at, now) : -1;
+	}
+}
+
+static int
+by_name(const void *a, const void *b)
+{
+	const struct standby_view *x = a, *y = b;
+	int c = strcmp(x->who.node, y->who.node);
+
+	if (c == 0)
+		c = strcmp(x->who.application, y->who.application);
+	return c != 0 ? c : (x->who.session < y->who.session) - (x->who.session > y->who.session);
+}
+
+struct standby_view *
+standbys_list(struct standbys *t, size_t *n, struct err *err)
+{
+	struct standby_view *list;
+	double now = now_s();
+
+	*n = 0;
+	pthread_mutex_lock(&t->mutex);
+	if ((list = calloc(t->n + 1, sizeof(*list))) == NULL)
+		err_nomem(err);
+	else
+		for (const struct standby *b = t->first; b != NULL; b = b->next)
+			look(b, now, &list[(*n)++]);
+	pthread_mutex_unlock(&t->mutex);
+	if (list != NULL)
+		qsort(list, *n, sizeof(*list), by_name);
+	return list;
+}
+
+/* The latest stream of a name has the line. */
+static bool
+is_latest(const struct standbys *t, const struct standby *b)
+{
+	for (const struct standby *c = t->first; c != b; c = c->next)
+		if (same_name(b, c))
+			return false;
+	return true;
+}
+
+static void
+sample(struct standby *b, time_t at, double now)
+{
+	struct standby_sample *s;
+	struct standby_view v;
+	enum standby_position which = standby_counts(&b->at);
+
+	if (b->samples == NULL && (b->samples = calloc(STANDBYS_KEPT, sizeof(*b->samples))) == NULL)
+		return; /* the line has a gap then */
+	look(b, now, &v);
+	s = &b->samples[b->sampled++ % STANDBYS_KEPT];
+	s->at = at;
+	s->bytes = v.lag_bytes[which];
+	s->seconds = (float)v.lag_s[which];
+}
+
+void
+standbys_sample(struct standbys *t)
+{
+	double now = now_s();
+	time_t at = time(NULL);
+
+	pthread_mutex_lock(&t->mutex);
+	for (struct standby *b = t->first; b != NULL; b = b->next)
+		if (is_latest(t, b))
+			sample(b, at, now);
+	pthread_mutex_unlock(&t->mutex);
+}
+
+struct standby_history *
+standbys_history(struct standbys *t, size_t *n, struct err *err)
+{
+	struct standby_history *list;
+
+	*n = 0;
+	pthread_mutex_lock(&t->mutex);
+	if ((list = calloc(t->n + 1, sizeof(*list))) == NULL)
+		err_nomem(err);
+	for (const struct standby *b = t->first; list != NULL && b != NULL; b = b->next) {
+		struct standby_history *h = &list[*n];
+
+		if (b->samples == NULL || !is_latest(t, b))
+			continue;
+		(*n)++;
+		h->who = b->who;
+		h->n = b->sampled < STANDBYS_KEPT ? b->sampled : STANDBYS_KEPT;
+		for (size_t i = 0; i < h->n; i++)
+			h->samples[i] = b->samples[(b->sampled - h->n + i) % STANDBYS_KEPT];
+	}
+	pthread_mutex_unlock(&t->mutex);
+	return list;
+}

@@ -1,0 +1,153 @@
+# Goal: the metrics are what Prometheus takes, and say what the console says; over HTTP nobody gets more than to look, and only who may.
+use strict;
+use warnings;
+use PostgreSQL::Test::Utils;
+use PostgreSQL::Test::Cluster;
+use JSON::PP;
+use Test::More;
+use Walcrypt;
+use Walcrypt::Console;
+use IO::Select;
+
+my ($red, $blue) = map { Walcrypt::Node->new($_) } qw(red blue);
+$red->init(allows_streaming => 1, extra => ['-k']);
+$red->append_conf('postgresql.conf', "autovacuum = off\n");
+$red->start;
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, plain => { keyset => 'none' } },
+	settings => { http_listen => "127.0.0.1:$port", http_hosts => 'Proxy.example.com' });
+$proxy->key_init('blue');
+$proxy->start;
+$blue->init_from_proxy($proxy, 'blue');
+$blue->append_conf('postgresql.conf', "wal_receiver_status_interval = 1s\n");
+$blue->start;
+$red->safe_psql('postgres', 'CREATE TABLE t AS SELECT generate_series(1, 1000) i');
+command_fails([ 'pg_basebackup', '-D', PostgreSQL::Test::Utils::tempdir() . '/x', '-d', $proxy->connstr('plain') ], 'an error to count');
+sub standby { my ($r) = grep { $_->{node} eq 'blue' && $_->{application_name} eq 'blue' } console_rows($proxy, 'SHOW STANDBYS'); return $r; }
+wait_for('the standby', sub { my $r = standby(); $r && $r->{state} eq 'streams' && $r->{lag_bytes} eq '0' });
+
+# a second standby whose name would break a line that is not quoted well
+my $receive = IPC::Run::start([ 'pg_receivewal', '-D', PostgreSQL::Test::Utils::tempdir(), '-d', $proxy->connstr('blue') . q{ application_name='a\\\\"b'}, '--no-loop' ], '<', \undef, '>&', \my $said);
+wait_for('the odd name', sub { grep { $_->{application_name} eq 'a\\"b' && $_->{state} eq 'streams' } console_rows($proxy, 'SHOW STANDBYS') });
+
+sub metrics
+{
+	my ($status, $head, $body) = http_get($port, '/metrics');
+	is($status, 200, '/metrics') if $status != 200;
+	my %m = map { /^(\S+?(?:\{.*\})?) (\S+)$/ ? ($1 => $2) : () } split /\n/, $body;
+	return ($body, \%m, $head);
+}
+my ($body, $m, $head) = metrics();
+like($head, qr{^Content-Type: text/plain; version=0\.0\.4}m, 'the format is named');
+my ($out, $err) = ('', '');
+ok(IPC::Run::run([qw(promtool check metrics)], '<', \$body, '>', \$out, '2>', \$err), 'promtool has nothing to say') or diag($out . $err);
+is($err . $out, '', 'not even advice');
+ok(!IPC::Run::run([qw(promtool check metrics)], '<', \($body . "walcrypt_bad{x=\"1} 1\n"), '>', \$out, '2>', \$err), 'and would, if a label were not closed');
+
+# against the console
+is($m->{'walcrypt_standby_streaming{node="blue",application_name="blue"}'}, 1, 'it streams');
+is($m->{'walcrypt_standby_streaming{node="blue",application_name="a\\\\\\"b"}'}, 1, 'so does the odd one');
+is($m->{'walcrypt_standby_lag_bytes{node="blue",application_name="blue",position="replay"}'}, 0, 'the lag in bytes');
+is($m->{'walcrypt_standby_lag_seconds{node="blue",application_name="blue",position="replay"}'}, '0.000', 'and in seconds');
+my $row = standby();
+my ($h, $l) = $row->{replay_lsn} =~ m{^(\w+)/(\w+)$};
+is($m->{'walcrypt_standby_lsn{node="blue",application_name="blue",position="replay"}'}, hex($h) * 2**32 + hex($l), 'a position');
+is($m->{'walcrypt_upstream_up{node="red"}'} . $m->{'walcrypt_upstream_primary{node="red"}'}, '11', 'the upstream');
+is($m->{'walcrypt_errors_total{node="plain",class="refused"}'}, (grep { $_->{node} eq 'plain' } console_rows($proxy, 'SHOW STATS'))[0]{errors_refused}, 'errors by class');
+is($m->{'walcrypt_base_backups_total{node="blue"}'}, 1, 'base backups');
+for my $key (console_rows($proxy, 'SHOW KEYS')) {
+	my $epoch = $key->{epoch} || 0;
+	is($m->{qq{walcrypt_key_info{keyset="$key->{keyset}",key="$key->{key}",epoch="$epoch",key_id="$key->{key_id}",state="$key->{state}"}}}, 1, "the id of the $key->{key} key");
+}
+my ($age) = map { $m->{$_} } grep { /^walcrypt_key_age_seconds\{.*key="relation"/ } keys %$m;
+ok($age >= 0 && $age < 300, "its age: $age s");
+is($m->{'walcrypt_sessions{node="blue",state="stream"}'}, 2, 'sessions');
+cmp_ok($m->{'process_resident_memory_bytes'}, '>', 1 << 20, 'memory');
+my $sent = $m->{'walcrypt_sent_bytes_total{node="blue"}'};
+$red->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 100000)');
+my $lsn = $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
+wait_for('the bytes', sub { ($body, $m) = metrics(); $m->{'walcrypt_sent_bytes_total{node="blue"}'} > $sent + 5_000_000 });
+ok(1, 'bytes are counted as they go');
+$receive->signal('INT');
+$receive->finish;
+wait_for('its end', sub { ($body, $m) = metrics(); $m->{'walcrypt_standby_streaming{node="blue",application_name="a\\\\\\"b"}'} == 0 });
+is($m->{'walcrypt_standby_stream_end{node="blue",application_name="a\\\\\\"b",end="client"}'}, 1, 'how it ended');
+ok(!grep { /^walcrypt_standby_lag.*a\\/ } keys(%$m), 'what does not stream has no lag');
+
+# the data of the page
+my ($status, undef, $json) = http_get($port, '/status.json');
+my $state = decode_json($json);
+is($status, 200, '/status.json');
+is(join(' ', sort keys %$state), 'keys nodes now sessions standbys stats status upstream', 'the console\'s tables');
+is((grep { $_->{node} eq 'blue' && $_->{application_name} eq 'blue' } @{ $state->{standbys} })[0]{system_identifier}, $row->{system_identifier}, 'the same in it');
+my $history = wait_for('two points of the lag', sub { my ($one) = grep { $_->{application_name} eq 'blue' } @{ decode_json((http_get($port, '/history.json'))[2]) }; $one && @{ $one->{samples} } >= 2 ? $one : undef });
+is($history->{samples}[1][1], 0, 'the history of the lag');
+cmp_ok($history->{samples}[1][0] - $history->{samples}[0][0], '>=', 4, 'a point each 5 s');
+
+# only looking, only by who may
+is((http_get($port, '/', method => 'HEAD'))[0], 200, 'HEAD');
+is((http_get($port, '/', method => 'HEAD'))[2], '', 'which has no body');
+for my $method (qw(POST PUT DELETE OPTIONS)) {
+	($status, $head) = http_get($port, '/', method => $method, headers => "Content-Length: 0\r\n");
+	is($status, 405, "$method is refused");
+	like($head, qr/^Allow: GET, HEAD\r?$/m, "$method is told what there is");
+}
+is((http_get($port, '/../etc/passwd'))[0], 404, 'nothing else is there');
+for my $host ("127.0.0.1:$port", '127.0.0.1', "[::1]:$port", "localhost:$port", 'LOCALHOST', "proxy.example.com:$port", '10.1.2.3') {
+	is((http_get($port, '/metrics', host => $host))[0], 200, "Host: $host");
+}
+for my $host ("evil.example.com:$port", 'localhost.example.com', '127.0.0.1.example.com', '[::1', 'a]', '127.1.example') {
+	is((http_get($port, '/metrics', host => $host))[0], 403, "Host: $host is a stranger's");
+}
+is((http_raw($port, "GET /metrics HTTP/1.1\r\n\r\n") =~ m{^HTTP/1\.\d (\d+)})[0], 400, 'HTTP/1.1 without Host');
+($status, $head) = http_get($port, '/');
+like($head, qr/^Content-Security-Policy: default-src 'none'; style-src 'sha256-[^']+'; script-src 'sha256-[^']+';/m, 'the page may load nothing');
+unlike($head, qr/^Access-Control-/mi, 'and no other page may read it');
+like($head, qr/^Connection: close/mi, 'one request each');
+
+# connections: as many as there are places, none for long
+my @idle = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) } 1 .. 40;
+my $start = time();
+wait_for('room', sub { my $answer = http_raw($port, "GET /metrics HTTP/1.0\r\n\r\n", 60); defined $answer && $answer =~ /walcrypt_info/ });
+cmp_ok(time() - $start, '<', 60, 'those who say nothing are sent away');
+$_->close for @idle;
+# a byte now and then is no way to stay
+my $drip = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port);
+print $drip "GET / HTTP/1.1\r\nX: ";
+$start = time();
+wait_for('the end of the drip', sub { local $SIG{PIPE} = 'IGNORE'; select(undef, undef, undef, 0.5); !(syswrite($drip, 'x')) || IO::Select->new($drip)->can_read(0) });
+cmp_ok(time() - $start, '<', 60, 'nor is a byte now and then a way to stay');
+is((http_get($port, '/metrics'))[0], 200, 'and the server is still there');
+
+# where it listens
+my $rc;
+my $other = Walcrypt::Proxy->new(nodes => $proxy->{nodes});
+$other->key_init('blue', '--system-identifier', $row->{system_identifier});
+my $check = sub {
+	my (%set) = @_;
+	local $other->{settings} = \%set;
+	$other->write_conf;
+	IPC::Run::run([ $Walcrypt::proxy, '-t', '-c', $other->conf ], '<', \undef, '>', \my $o, '2>', \my $e);
+	return ($? >> 8, $e);
+};
+($rc, $err) = $check->(http_listen => '0.0.0.0:9634');
+is($rc, 2, 'on all addresses, for anybody: refused');
+like($err, qr/not loopback.*HINT:.*http_allow_addr/s, 'with what to do');
+is(($check->(http_listen => '0.0.0.0:9634', http_allow_addr => '10.0.0.0/8'))[0], 0, 'for some: fine');
+is(($check->(http_listen => '[::1]:9634'))[0], 0, 'IPv6');
+for my $bad ('9634', '127.0.0.1', '127.0.0.1:0', '127.0.0.1:70000', '127.0.0.1:x', ':9634') {
+	($rc, $err) = $check->(http_listen => $bad);
+	is($rc, 2, "http_listen = $bad");
+	like($err, qr/walcrypt\.ini:\d+: http_listen/, 'with its line') or diag($err);
+}
+is(($check->(http_listen => '127.0.0.1:9634', http_allow_addr => '10.0.0.1/8'))[0], 2, 'a network that is none');
+$proxy->{settings}{http_allow_addr} = '10.0.0.0/8';
+$proxy->write_conf;
+kill('HUP', $proxy->pid);
+wait_for('the reload', sub { $proxy->log =~ /reloaded/ });
+is(http_raw($port, "GET / HTTP/1.0\r\n\r\n"), '', 'who is not in http_allow_addr is not even heard, from the next reload on');
+is($proxy->stop, 0, 'the proxy ends with exit 0');
+my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 1, ReuseAddr => 1);
+is($proxy->start(fail_ok => 1), 0, 'a port that is taken');
+like($proxy->log, qr/could not listen on http_listen 127\.0\.0\.1:$port: Address already in use/, 'is told');
+done_testing();

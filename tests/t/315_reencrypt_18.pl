@@ -1,0 +1,13 @@
+# walcrypt-ctl reencrypt, on PostgreSQL 18.
+use strict;
+use warnings;
+
+# loaded at compile time: their INIT blocks would come too late inside the do
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Walcrypt;
+use File::Basename;
+
+use_postgres(18);
+do './' . dirname($0) . '/313_reencrypt_16.pl' or die $@ || $!;

@@ -1,0 +1,103 @@
+# The cluster key under a passphrase: from a file, the terminal, and PGENCRYPTIONKEY, which nothing of it is left of in a server that
+# was started with it; wrong ones, open files, damage. Each fault has its own words and its own exit status.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Walcrypt;
+
+my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/passphrase';
+mkdir $tmp, 0700;
+my $secret = 'correct horse battery staple';
+
+sub put
+{
+	my ($path, $text, $mode) = @_;
+	open(my $f, '>', $path) or die "$path: $!";
+	print $f $text;
+	close $f;
+	chmod($mode // 0600, $path);
+	return $path;
+}
+
+sub refused
+{
+	my ($status, $words, $name, @args) = @_;
+	my ($rc, $out, $err) = ctl_output(@args);
+	is($rc, $status, "$name: exit status");
+	like($err, $words, "$name: message");
+	unlike($err, qr/horse/, "$name: no passphrase in it");
+	return;
+}
+
+my $file = put("$tmp/secret", "$secret\n");
+my $conf = put("$tmp/w.ini", "[walcrypt]\nauth_type = trust\nkeystore = $tmp/ks\n[kek site]\nuri = passphrase:$file\n"
+	  . "[node red]\nconninfo = host=$tmp port=1\nkeyset = none\n[node blue]\nkeyset = blue\nkek = site\n");
+my @verify = (qw(key verify blue --config), $conf, '--kek');
+ctl(qw(key init blue --system-identifier 7000000000000000001 --config), $conf);
+like(ctl(qw(key verify blue --config), $conf), qr/opens it/, 'a key directory under a passphrase');
+like(ctl(qw(key show blue --config), $conf), qr/^provider +passphrase:\Q$file\E$/m, 'key show names the file');
+is(-s "$tmp/ks/blue/live/kek.wrapped", 152, 'the cluster key lies there, sealed');
+is(files_containing($secret, "$tmp/ks"), 0, '... and the passphrase does not');
+
+refused(5, qr/the passphrase does not open the wrapped cluster key/, 'another passphrase', @verify, 'passphrase:' . put("$tmp/other", "wrong horses\n"));
+refused(4, qr/could not open passphrase file "$tmp\/none"/, 'no file', @verify, "passphrase:$tmp/none");
+refused(6, qr/can be read or changed by others\nHINT:  .*chmod 0600/, 'a file for all', @verify, 'passphrase:' . put("$tmp/open", "$secret\n", 0644));
+refused(2, qr/the passphrase is empty/, 'an empty file', @verify, 'passphrase:' . put("$tmp/empty", ''));
+refused(2, qr/does not say where the passphrase comes from\nHINT:  passphrase:ask/, 'the passphrase itself', @verify, 'passphrase:wonderful');
+refused(4, qr/there is no terminal to ask for the passphrase on\nHINT:  Start it from a terminal/, 'no terminal', @verify, 'passphrase:ask');
+refused(4, qr/PGENCRYPTIONKEY is not set/, 'no variable', @verify, 'passphrase:PGENCRYPTIONKEY');
+refused(1, qr/holds no cluster key wrapped by/, 'a keyset from elsewhere', do {
+	kek_file("$tmp/kek");
+	ctl(qw(key init green --system-identifier 7000000000000000001 --config), $conf, '--kek', "file:$tmp/kek");
+	(qw(key verify green --config), $conf);
+});
+refused(2, qr/a new passphrase must have at least 8 bytes/, 'a short one', qw(key alter blue --config), $conf, '--new-kek', 'passphrase:' . put("$tmp/short", "horse\n"));
+
+# another passphrase, and back to a file
+ctl(qw(key alter blue --config), $conf, '--new-kek', "passphrase:$tmp/other");
+like(ctl(@verify, "passphrase:$tmp/other"), qr/opens it/, 'key alter: another passphrase');
+refused(5, qr/the passphrase does not open/, 'key alter: not the old one', @verify, "passphrase:$file");
+ctl(qw(key alter blue --config), $conf, '--kek', "passphrase:$tmp/other", '--new-kek', "passphrase:$file");
+
+# damage
+my $wrapped = slurp_file("$tmp/ks/blue/live/kek.wrapped");
+for my $t ([ 'a byte changed', substr($wrapped, 0, 100) . chr(ord(substr($wrapped, 100, 1)) ^ 1) . substr($wrapped, 101), 3 ],
+	[ 'cut off', substr($wrapped, 0, 90), 3 ], [ 'of another kind', 'vault:v1:AAAA', 3 ]) {
+	put("$tmp/ks/blue/live/kek.wrapped", $t->[1]);
+	refused($t->[2], qr/wrapped cluster key|kek\.wrapped/, $t->[0], qw(key verify blue --config), $conf);
+}
+put("$tmp/ks/blue/live/kek.wrapped", $wrapped);
+
+# the terminal: a real one, made by script(1)
+{
+	my $typed = put("$tmp/typed.sh", "sleep 1; printf '%s\\n' '$secret'; sleep 3\n");
+	my $command = join(' ', $Walcrypt::ctl, @verify, 'passphrase:ask');
+	my $out = `sh $typed | script -qec '$command' /dev/null 2>&1`;
+	like($out, qr/^Passphrase for the cluster key: /m, 'asked on the terminal');
+	like($out, qr/opens it/, '... and it opens');
+	unlike($out, qr/Passphrase for the cluster key: .*horse/s, '... without an echo');
+	my $slow = put("$tmp/slow.ini", slurp_file($conf) =~ s/^uri = .*$/uri = passphrase:ask\ntimeout = 700ms/mr);
+	$out = `sleep 3 | script -qec '$Walcrypt::ctl key verify blue --config $slow' /dev/null 2>&1`;
+	like($out, qr/no passphrase was typed in time/, 'nothing typed');
+}
+
+# a server started with PGENCRYPTIONKEY
+{
+	my $data = "$tmp/data";
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	ctl('initdb', '-D', $data, '--kek', "passphrase:$file", '--', '-A', 'trust');
+	local $ENV{PGENCRYPTIONKEY} = $secret;
+	like(ctl('key', 'verify', '-D', $data, '--kek', 'passphrase:PGENCRYPTIONKEY'), qr/opens it/, 'PGENCRYPTIONKEY');
+	my ($rc, $out, $err) = ctl_output('exec', '-D', $data, '--kek', 'passphrase:PGENCRYPTIONKEY', '--', 'pg_ctl', '-D', $data, '-w', '-l', "$tmp/log",
+		'-o', "-p $port -k $tmp -c listen_addresses=''", 'start');
+	is($rc, 0, 'a server starts with it') or diag slurp_file("$tmp/log");
+	delete local $ENV{PGENCRYPTIONKEY};
+	my ($pid) = slurp_file("$data/postmaster.pid") =~ /^(\d+)/;
+	my $children = slurp_file("/proc/$pid/task/$pid/children");
+	ok(!grep({ slurp_file("/proc/$_/environ") =~ /horse/ } $pid, split(' ', $children)), 'nothing of it is left in the environments of its processes');
+	is(`psql -XAtq -h $tmp -p $port -c "copy (select 1) to program 'env > $tmp/env'" postgres; grep -c horse $tmp/env`, "0\n", '... nor of its commands');
+	system_or_bail('pg_ctl', '-D', $data, '-w', '-m', 'fast', 'stop');
+}
+done_testing();

@@ -1,0 +1,105 @@
+# Goal: walcrypt-ctl switchover moves a stock primary's role to its encrypted standby while clients write: every commit that was
+# acknowledged is there, none twice, and clients see nothing but a lost connection. The proxy takes the new primary by itself, the
+# old one stays stopped and cannot come back as a primary.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Walcrypt;
+use Walcrypt::Writers;
+
+my $red = Walcrypt::Node->new('red');
+$red->init(allows_streaming => 1, extra => ['-k']);
+$red->append_conf('postgresql.conf', "wal_retrieve_retry_interval = 200ms\nwal_keep_size = 128MB\n");
+$red->start;
+my $blue = Walcrypt::Node->new('blue');
+my $green = Walcrypt::Node->new('green');
+my $proxy = Walcrypt::Proxy->new(nodes => {
+	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir },
+	blue => { conninfo => $blue->connstr_for_proxy, datadir => $blue->data_dir, keyset => 'blue' },
+	green => { conninfo => $green->connstr_for_proxy, keyset => 'green' } });
+$proxy->key_init($_) for qw(blue green);
+$proxy->start;
+$_->init_from_proxy($proxy, $_->name) for $blue, $green;
+$_->start for $blue, $green;
+$red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('spare', true)");
+
+# what must not be
+my @switchover = ('switchover', '--config', $proxy->conf);
+sub refused
+{
+	my ($name, $want, @args) = @_;
+	my ($rc, $out, $err) = ctl_output(@switchover, @args);
+	isnt($rc, 0, "$name: refused");
+	like("$out$err", $want, "$name: the reason is said");
+	is($red->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 'f', "$name: the primary is as before");
+	ok(!-e $red->data_dir . '/standby.signal', "$name: and not fenced");
+	return $rc;
+}
+is(refused('no such node', qr/has no \[node purple\]/, '--to', 'purple'), 2, 'a usage error');
+is(refused('already', qr/node "red" is a primary already/, '--to', 'red'), 6, 'a refusal');
+is(refused('nothing to resume', qr/there is no switchover that was stopped midway/, '--resume'), 6, 'a refusal');
+refused('nothing to abort', qr/there is no switchover that was stopped midway/, '--abort');
+refused('both', qr/exclude each other/, '--abort', '--resume');
+$red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('other', true)");
+$blue->append_conf('postgresql.conf', "synchronous_standby_names = 'blue'\n");
+$blue->reload;
+refused('synchronous with itself', qr/FAIL +the synchronous_standby_names of "blue", blue, will be there/, '--to', 'blue');
+$blue->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
+$blue->reload;
+$blue->poll_query_until('postgres', "SELECT current_setting('synchronous_standby_names') = ''");
+$blue->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+refused('paused', qr/FAIL +"blue" replays without pause or delay/, '--to', 'blue');
+$blue->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+
+# --dry-run looks and shows, and changes nothing
+my ($rc, $out, $err) = ctl_output(@switchover, '--to', 'blue', '--dry-run');
+is($rc, 0, 'dry run: all checks hold') or diag($out, $err);
+like($out, qr/ok +"blue" has another relation key.*ok +it streams from "red".*note +physical slot "spare" will be made.*The plan:.*--old=stop/s, 'dry run: checks and plan');
+unlike($out, qr/FAIL/, 'dry run: none fails');
+ok(!-e $proxy->keystore . '/switchover.json', 'dry run: no logbook');
+
+# the real thing, with writers
+my $writers = Walcrypt::Writers->new(4, $red, $blue);
+$writers->start;
+$writers->wait_for_commits(200);
+($rc, $out, $err) = ctl_output(@switchover, '--to', 'blue');
+is($rc, 0, 'switchover') or diag($out, $err);
+print "# $_\n" for split(/\n/, $out);
+like($out, qr/ok +the stream's last record is a shutdown checkpoint.*ok +the stream ended with the walsender's CommandComplete.*ok +the old primary's pg_control says "shut down".*ok +the standby has flushed and replayed/s,
+	'all four parts of the proof');
+like($out, qr/"blue" is the primary, on timeline 2\..*write pause +[\d.]+ s.*keys before +clear.*keys after +relation key [0-9a-f]+, WAL epoch 1/s, 'the report');
+$writers->wait_for_commits(200, 'blue');
+$writers->stop;
+my ($lost, $twice, $foreign) = $writers->check($blue);
+is($lost, 0, 'every acknowledged commit is on the new primary');
+is($twice, 0, 'none is there twice');
+is($foreign, '', 'clients saw nothing but lost connections');
+
+ok(!-e $red->data_dir . '/postmaster.pid', 'the old primary is stopped');
+$red->_update_pid(0);
+ok(-e $red->data_dir . '/standby.signal', 'and fenced');
+is($blue->safe_psql('postgres', "SELECT count(*) FROM pg_replication_slots WHERE slot_name IN ('spare', 'other')"), '2', 'the slots are there');
+ok(!-e $proxy->keystore . '/switchover.json', 'the logbook is put aside');
+like(slurp_file($proxy->keystore . '/switchover.last.json'), qr/"state": "done"/, 'as done');
+is($proxy->console('SHOW STATUS') =~ /^paused\|no$/m ? 1 : 0, 1, 'the proxy holds nobody');
+$blue->safe_psql('postgres', 'CREATE TABLE after_it AS SELECT 1');
+$blue->wait_for_catchup('green');
+is($green->safe_psql('postgres', 'SELECT count(*) FROM after_it'), '1', 'the other standby follows through the proxy');
+like(slurp_file($proxy->keystore . '/timelines'), qr/^\d+ 2$/m, 'the timeline is kept');
+
+# the old primary comes back as a standby of nobody
+$red->start;
+is($red->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', 'started again, the old primary is a standby');
+$red->stop;
+
+# the same keys: nothing would be rotated
+$proxy->{nodes}{green}{keyset} = 'blue';
+$proxy->write_conf;
+($rc, $out, $err) = ctl_output(@switchover, '--to', 'green', '--dry-run');
+is($rc, 6, 'a standby with the same key is refused');
+like($out, qr/FAIL +"green" has the relation key of "blue", [0-9a-f]{16}: nothing would be rotated/, 'with the reason');
+$blue->stop;
+$green->stop;
+done_testing();

@@ -1,0 +1,123 @@
+# Goal: the full circle under load: a plain primary becomes an encrypted cluster (rotate builds blue; the plain one follows as a clear standby,
+# and one can switch back to it), its keys are rotated to green and back to blue, whose directory was re-encrypted in between. Each rotation has its WAL
+# epoch; at the end no node can be read with any earlier relation key, and every acknowledged commit is there, once.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use JSON::PP;
+use Test::More;
+use Walcrypt;
+use Walcrypt::Writers;
+
+my $marker = 'marker-603-rundherum';
+my %node = map { $_ => Walcrypt::Node->new($_) } qw(red blue green);
+my $red = $node{red};
+$red->init(allows_streaming => 1, extra => ['-k']);
+$red->append_conf('postgresql.conf', "wal_retrieve_retry_interval = 200ms\nwal_keep_size = 512MB\nmax_wal_size = 4GB\n");
+$red->start;
+$red->safe_psql('postgres', "CREATE TABLE t AS SELECT i, '$marker' || i AS text FROM generate_series(1, 20000) i; CREATE INDEX ON t (text); CHECKPOINT");
+my $proxy = Walcrypt::Proxy->new(nodes => {
+	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir, allow_clear => 'on' },
+	map { $_ => { conninfo => $node{$_}->connstr_for_proxy, datadir => $node{$_}->data_dir, keyset => $_ } } qw(blue) });
+$proxy->key_init('blue');
+$proxy->start;
+my $facts = 'SELECT count(*), sum(i), sum(hashtext(text)) FROM t';
+my $sum = $red->safe_psql('postgres', $facts);
+my $writers = Walcrypt::Writers->new(2, $red, $node{blue}, $node{green});
+$writers->start;
+my $primary = 'red';
+my %relation;    # every relation key that there ever was: where it is kept now
+
+sub is_standby { return ($node{ $_[0] }->psql('postgres', 'SELECT pg_is_in_recovery()'))[1]; }
+
+# One step to another primary.
+sub go
+{
+	my ($what, $to, @args) = @_;
+	my ($rc, $out, $err) = ctl_output($what, '--config', $proxy->conf, '--to', $to, @args);
+	is($rc, 0, "$what to $to @args") or diag($out, $err);
+	print "# $_\n" for split(/\n/, $out);
+	# the tool has started and stopped them
+	$node{$_}->_update_pid(-1) for grep { -e $node{$_}->data_dir . '/postmaster.pid' } keys %node;
+	$node{$_}->_update_pid(0) for grep { !-e $node{$_}->data_dir . '/postmaster.pid' } keys %node;
+	$primary = $to;
+	is(is_standby($to), 'f', "$to is the primary");
+	is($node{$to}->safe_psql('postgres', $facts), $sum, "$to has every row");
+	$writers->wait_for_commits(20);
+	return $out;
+}
+sub follows
+{
+	my ($name) = @_;
+	my $lsn = $node{$primary}->lsn('insert');
+	$node{$name}->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn'") or die;
+	is($node{$name}->safe_psql('postgres', $facts), $sum, "$name follows $primary");
+	return;
+}
+sub relation_key { my ($dir) = @_; return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0]; }
+
+# there, back, and there again
+my $out = go('rotate', 'blue', '--old', 'clear');
+like($out, qr/keys before +clear.*keys after +relation key [0-9a-f]{16}, WAL epoch 1/s, 'from clear to the first epoch');
+follows('red');
+is(is_standby('red'), 't', 'the plain one is a standby');
+go('switchover', 'red');
+ok(-e $node{blue}->data_dir . '/standby.signal', 'blue is stopped, and fenced');
+# as it was stopped cleanly it can follow
+ctl('exec', '-D', $node{blue}->data_dir, '--config', $proxy->conf, '--', 'pg_ctl', '-D', $node{blue}->data_dir, '-l', $node{blue}->logfile, '-w', 'restart');
+$node{blue}->_update_pid(1);
+follows('blue');
+go('switchover', 'blue');
+$relation{ relation_key($proxy->keystore . '/blue') } = 'blue';
+
+# rotate, and back under a third key
+$proxy->{nodes}{green} = { conninfo => $node{green}->connstr_for_proxy, datadir => $node{green}->data_dir, keyset => 'green' };
+$proxy->key_init('green');
+$proxy->write_conf;
+my ($rc, $err);
+($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', 'green', '--old', 'reencrypt');
+is($rc, 6, 'without another standby the old primary is not re-encrypted');
+like($out, qr/FAIL +another standby streams while "blue" is re-encrypted \(--yes does without\)/, 'that is said');
+is(is_standby('blue'), 'f', 'nothing has happened');
+go('rotate', 'green', '--old', 'reencrypt', '--yes');
+follows('blue');
+is(relation_key($node{blue}->data_dir . '/pg_cryptokeys'), relation_key($proxy->keystore . '/blue'), 'blue has the keys that the keystore calls so');
+my ($before) = glob($proxy->keystore . '/blue-before-*');
+$relation{ relation_key($before) } = $before;
+$relation{ relation_key($proxy->keystore . '/green') } = 'green';
+$out = go('rotate', 'blue');
+like($out, qr/keys before +relation key [0-9a-f]{16}, WAL epoch 2.*keys after +relation key [0-9a-f]{16}, WAL epoch 3/s, 'one WAL epoch for each rotation');
+$relation{ relation_key($proxy->keystore . '/blue') } = 'blue now';
+is(scalar(keys %relation), 3, 'three relation keys in all');
+my %audited = map { join(' ', @$_{qw(action state)}) => 1 } map { decode_json($_) } split(/\n/, slurp_from($proxy->keystore . '/audit.log'));
+ok($audited{'rotate begun'} && $audited{'rotate done'}, 'the audit log tells of rotations');
+like(ctl('key', 'audit', '--config', $proxy->conf), qr/each follows the one before/, '... and its chain is whole');
+
+$writers->stop;
+my ($lost, $twice, $foreign) = $writers->check($node{blue});
+is($lost, 0, 'no acknowledged commit is lost');
+is($twice, 0, 'none is there twice');
+is($foreign, '', 'clients saw nothing but lost connections');
+$node{blue}->use_layer($proxy->kek_uri);
+$node{blue}->check_integrity('blue');
+for my $name (qw(blue green)) {
+	my $dir = $node{$name}->data_dir;
+	is(scalar(() = files_containing($marker, $dir)), 0, "$name: the marker is nowhere");
+	($rc, $out, $err) = ctl_output('verify', '-D', $dir, '--config', $proxy->conf);
+	is($rc, 0, "$name: every page and WAL page is whole under its keys") or diag($out, $err);
+}
+# the keys that blue had before open nothing of it
+my $mixed = PostgreSQL::Test::Utils::tempdir() . '/mixed';
+system_or_bail('cp', '-a', $node{blue}->data_dir, $mixed);
+for my $old ($before, $proxy->keystore . '/green') {
+	system_or_bail('rm', '-r', "$mixed/pg_cryptokeys");
+	system_or_bail('cp', '-a', $old, "$mixed/pg_cryptokeys");
+	($rc, $out, $err) = ctl_output('verify', '-D', $mixed, '--kek', $proxy->kek_uri, '--json');
+	is($rc, 3, "$old does not open blue's files");
+}
+my %epochs = map { $_ => 1 } map { @{ $_->{epochs} // [] } } @{ decode_json(ctl('wal', '--json', glob($node{blue}->data_dir . '/pg_wal/0000*[0-9A-F]'))) };
+is(join(' ', sort keys %epochs), '1 2 3', 'the WAL of blue has three epochs, and verify has read them all');
+system("pg_ctl -D " . $_->data_dir . " -m fast -w stop >/dev/null 2>&1") for grep { -e $_->data_dir . '/postmaster.pid' } values %node;
+$_->_update_pid(0) for values %node;
+done_testing();

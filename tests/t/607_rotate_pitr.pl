@@ -1,0 +1,90 @@
+# Goal: an archive that is written by pg_receivewal through the proxy goes on through rotations, and a base backup from before the first is
+# recovered from it to a moment between them, and to the end. The archive's keyset knows the first WAL epoch only: the proxy translates.
+use strict;
+use warnings;
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Walcrypt;
+
+my %node = map { $_ => Walcrypt::Node->new($_) } qw(red blue green restored);
+my $red = $node{red};
+$red->init(allows_streaming => 1, extra => ['-k']);
+$red->append_conf('postgresql.conf', "wal_retrieve_retry_interval = 200ms\nwal_keep_size = 256MB\n");
+$red->start;
+$red->safe_psql('postgres', "CREATE TABLE t (at text)");
+my $proxy = Walcrypt::Proxy->new(nodes => {
+	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir },
+	blue => { conninfo => $node{blue}->connstr_for_proxy, datadir => $node{blue}->data_dir, keyset => 'blue' },
+	green => { conninfo => $node{green}->connstr_for_proxy, datadir => $node{green}->data_dir, keyset => 'green' },
+	archive => { profile => 1, keyset => 'archive' } });
+$proxy->key_init($_) for qw(blue green archive);
+$proxy->start;
+my $tmp = PostgreSQL::Test::Utils::tempdir();
+my ($backup, $archive) = ($node{restored}->data_dir, "$tmp/archive");
+mkdir $archive;
+my $receiver = fork() // die;
+if ($receiver == 0) {
+	open(STDERR, '>', "$tmp/receivewal");
+	exec('pg_receivewal', '-D', $archive, '-d', $proxy->connstr('archive'), '--no-sync') or POSIX::_exit(127);
+}
+END { my $status = $?; kill('KILL', $receiver) if $receiver; $? = $status; }
+wait_for('the archive to stream', sub { $proxy->console('SHOW STANDBYS') =~ /^archive\|/m });
+system_or_bail('pg_basebackup', '-D', $backup, '-d', $proxy->connstr('archive'), '--checkpoint=fast', '--no-sync', '-X', 'none');
+
+# A row, and WAL up to it in the archive.
+my $now = 'red';
+sub write_row
+{
+	my ($what) = @_;
+	my $lsn = $node{$now}->safe_psql('postgres', "INSERT INTO t VALUES ('$what'); SELECT pg_walfile_name(pg_switch_wal())");
+	$node{$now}->safe_psql('postgres', 'CREATE TABLE IF NOT EXISTS more (i int); INSERT INTO more VALUES (1)');
+	wait_for("$lsn in the archive", sub { -e "$archive/$lsn" });
+	return;
+}
+sub go
+{
+	my ($to) = @_;
+	my ($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', $to);
+	is($rc, 0, "rotate to $to") or diag($out, $err);
+	$node{$now}->_update_pid(0);
+	$now = $to;
+	$node{$to}->_update_pid(1);
+	return;
+}
+write_row('in clear');
+go('blue');
+write_row('under the first epoch');
+my $between = $node{blue}->safe_psql('postgres', 'SELECT now()');
+wait_for('the time to pass', sub { $node{blue}->safe_psql('postgres', "SELECT now() > '$between'::timestamptz + '1s'") eq 't' });
+go('green');
+write_row('under the second epoch');
+kill('TERM', $receiver);
+waitpid($receiver, 0);
+$receiver = 0;
+
+my @files = glob("$archive/0000*");
+my %epochs = map { $_ => 1 } map { @{ $_->{epochs} // [] } } @{ decode_json(ctl('wal', '--json', grep { /[0-9A-F]{24}$/ } @files)) };
+is(join(' ', sort keys %epochs), '1', 'the archive has the epoch that its keyset knows');
+my %what = encrypted_wal_files($archive);
+is(join(' ', grep { $what{$_} eq 'clear' || $what{$_} eq 'mixed' } sort keys %what), '', 'and nothing in clear');
+
+# to a moment between the rotations, and to the end
+my $restored = $node{restored};
+$restored->append_conf('postgresql.auto.conf', 'port = ' . $restored->port . "\nunix_socket_directories = '" . $restored->host . "'\nrestore_command = 'cp $archive/%f %p'\n");
+$restored->use_layer($proxy->kek_uri);
+for my $target ($between, undef) {
+	append_to_file("$backup/recovery.signal", '');
+	system_or_bail('cp', '-a', $backup, "$tmp/copy") if defined $target;
+	$restored->append_conf('postgresql.auto.conf', "recovery_target_time = '$target'\nrecovery_target_action = 'promote'\n") if defined $target;
+	$restored->start;
+	$restored->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die;
+	is($restored->safe_psql('postgres', "SELECT string_agg(at, ', ') FROM t"), join(', ', 'in clear', 'under the first epoch', defined $target ? () : 'under the second epoch'),
+		defined $target ? 'recovered to a moment between the rotations' : 'recovered to the end, across both');
+	$restored->stop;
+	system_or_bail('rm', '-rf', $backup);
+	system_or_bail('cp', '-a', "$tmp/copy", $backup) if defined $target;
+}
+$node{$now}->stop;
+done_testing();
