@@ -23,6 +23,7 @@ struct settings_kek { /* [kek NAME] */
 	int timeout_ms;
 	char *token_file, *ca_file, *cert_file, *key_file, *vault_namespace; /* of servers; NULL: not set */
 	char *login, *login_mount, *login_role, *login_file;
+	bool provider_random;
 };
 
 struct settings_node { /* [node NAME] or [profile NAME] */

@@ -113,6 +113,8 @@ const struct settings_option settings_options[] = {
     {"kek", "login_file", SETTING_PATH, KEK(login_file), NULL, 0, 0,
      "vault: file with the secret id (approle) or the token (jwt, kubernetes) that the login shows"},
     {"kek", "namespace", SETTING_TEXT, KEK(vault_namespace), NULL, 0, 0, "vault: namespace of the path"},
+    {"kek", "provider_random", SETTING_BOOL, KEK(provider_random), "off", 0, 0,
+     "random bytes of the provider are mixed into the keys that are made"},
     {"node", "conninfo", SETTING_TEXT, NODE(conninfo), NULL, 0, 0,
      "libpq connection string of the server as an upstream; not set: it can't be one yet"},
     {"node", "keyset", SETTING_NAME, NODE(keyset), NULL, 0, 0,

@@ -49,6 +49,13 @@ extern const struct command command_build, command_exec, command_initdb, command
 		    "cluster key: file:PATH, command:COMMAND or a [kek] section's name (default: " by_default ")", 0, 0        \
 	}
 
+/* --provider-random, of a command that makes keys. */
+#define PROVIDER_RANDOM_OPTION(type)                                                                                   \
+	{                                                                                                                  \
+		"provider-random", 0, OPTION_FLAG, offsetof(type, provider_random), NULL,                                      \
+		    "mix random bytes of the cluster key's provider into the keys that are made", 0, 0                         \
+	}
+
 /* The options that every command has. */
 #define COMMON_OPTIONS                                                                                                 \
 	{"config",    0,                                                                                                   \

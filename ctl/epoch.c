@@ -164,11 +164,13 @@ check_no_keyset(struct staging *g, struct err *err)
 static int
 folders_find(struct staging *g, const char *keystore, struct err *err)
 {
-	struct keyfolder_choice c = {.config = g->s->config, .keystore = keystore, .kek = g->s->kek};
+	struct keyfolder_choice c = {
+	    .config = g->s->config, .keystore = keystore, .kek = g->s->kek, .provider_random = g->s->provider_random};
 
 	g->room = g->s->nnames + 1 + (g->settings != NULL ? g->settings->nnodes * (g->s->nnames + 1) : 0);
 	if ((g->folder = calloc(g->room, sizeof(*g->folder))) == NULL)
 		return err_nomem(err);
+	c.makes_keys = true;
 	if (g->s->nnames == 0) {
 		timeline_of(g, g->s->datadir);
 		c.datadir = g->s->datadir;
@@ -184,6 +186,7 @@ folders_find(struct staging *g, const char *keystore, struct err *err)
 		if (keydir_named(&named, path, err) != 0 || folder_add(g, &c, err) != 0 ||
 		    datadirs_add(g, c.name, g->folder[g->nfolders - 1].info.relation_id, err) != 0)
 			return -1;
+		c.makes_keys = false; /* they get the same one */
 	}
 	return relatives_take(g, keystore, err);
 }

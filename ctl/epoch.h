@@ -2,6 +2,7 @@
 #ifndef CTL_EPOCH_H
 #define CTL_EPOCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -12,6 +13,7 @@ struct epoch_stage {
 	size_t nnames;
 	const char *datadir; /* without names: an absolute data directory */
 	uint32_t timeline;   /* the present one; 0: asked for */
+	bool provider_random;
 };
 
 /*

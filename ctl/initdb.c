@@ -28,7 +28,7 @@
 struct initdb_options {
 	struct common_options common;
 	const char *datadir, *method, *kek, *copy;
-	bool allow_no_checksums;
+	bool allow_no_checksums, provider_random;
 };
 
 static const struct option_def initdb_defs[] = {
@@ -41,6 +41,7 @@ static const struct option_def initdb_defs[] = {
      "use the keys of that data directory or key directory, under the same cluster key", 0, 0},
     {"allow-no-checksums", 0, OPTION_FLAG, offsetof(struct initdb_options, allow_no_checksums), NULL,
      "do not insist on data checksums", 0, 0},
+    PROVIDER_RANDOM_OPTION(struct initdb_options),
     COMMON_OPTIONS,
     OPTIONS_END};
 
@@ -208,6 +209,7 @@ initdb_run(void *options, const char **args, size_t nargs, struct err *err)
 	    check_arguments(job->options, args, err) != 0 || program_find("initdb", NULL, job->program, err) != 0 ||
 	    source_find(&job->source, job->options->common.config, job->options->kek, job->datadir, NULL, err) != 0)
 		goto done;
+	job->source.conf.provider_random |= job->options->provider_random;
 	if (stage_make(job, err) != 0 ||
 	    (job->kek = source_prepare(&job->source, job->stage_new, false, NULL, NULL, err)) == NULL ||
 	    keys_make(job, err) != 0 || keydir_create(job->stage, job->keys, job->kek, job->source.reference, err) != 0 ||
@@ -234,7 +236,8 @@ done:
 
 const struct command command_initdb = {
     .name = "initdb",
-    .arguments = "-D DIR [-K METHOD] [--kek SOURCE] [--copy-encryption-keys DIR] [-- INITDB-OPTION...]",
+    .arguments =
+        "-D DIR [-K METHOD] [--kek SOURCE] [--copy-encryption-keys DIR] [--provider-random] [-- INITDB-OPTION...]",
     .summary = "make a new cluster that is encrypted from the first byte on",
     .more = "What stands behind \"--\" goes to the stock initdb. Data checksums are switched on.",
     .options = initdb_defs,

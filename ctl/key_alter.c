@@ -20,7 +20,7 @@
 struct key_alter_options {
 	struct common_options common;
 	const char *datadir, *keydir, *kek, *new_kek;
-	bool all, create_kek, dry_run;
+	bool all, create_kek, dry_run, provider_random;
 };
 
 #define ALTER_OPTIONS(create_help)                                                                                     \
@@ -48,7 +48,8 @@ struct key_alter_options {
 	     0,           0},                                                                                              \
 	    COMMON_OPTIONS, OPTIONS_END
 
-static const struct option_def key_alter_defs[] = {ALTER_OPTIONS("make the new cluster key if it is not there yet")};
+static const struct option_def key_alter_defs[] = {PROVIDER_RANDOM_OPTION(struct key_alter_options),
+                                                   ALTER_OPTIONS("make the new cluster key if it is not there yet")};
 static const struct option_def key_move_defs[] = {
     ALTER_OPTIONS("store the present cluster key at the new provider if there is none yet")};
 
@@ -104,6 +105,7 @@ sources_find(struct alter *a, const char *name, struct err *err)
 	if (source_find(&a->from, a->o->common.config, a->o->kek, a->o->datadir, name, err) != 0 ||
 	    source_find(&a->to, a->o->common.config, a->o->new_kek, NULL, NULL, err) != 0)
 		return -1;
+	a->to.conf.provider_random |= a->o->provider_random;
 	if (a->o->all && (uses_key_dir(&a->from) || uses_key_dir(&a->to)))
 		return err_set(err, ERR_USAGE, "--all needs key commands without %%d, which names one key directory");
 	return 0;
@@ -306,7 +308,8 @@ key_move_run(void *options, const char **args, size_t nargs, struct err *err)
 
 const struct command command_key_alter = {
     .name = "key alter",
-    .arguments = "NAME | -D DIR | --key-dir DIR | --all [--kek OLD] --new-kek NEW [--create-kek] [--dry-run]",
+    .arguments = "NAME | -D DIR | --key-dir DIR | --all [--kek OLD] --new-kek NEW [--create-kek] [--dry-run] "
+                 "[--provider-random]",
     .summary = "change the cluster key: the same keys, wrapped by another one",
     .more = "Data and WAL stay as they are, and a running server or proxy goes on. What Cluster File Encryption's "
             "pg_alterckey OLD NEW does is --kek command:OLD --new-kek command:NEW.",

@@ -284,7 +284,7 @@ kek_gone(struct destroy *d, const char **folders, size_t n, struct err *err)
 	snprintf(d->reference, sizeof(d->reference), "%s", source.reference);
 	d->envelope = kek_is_envelope(&source.conf);
 	snprintf(d->id, sizeof(d->id), "destroy");
-	if (!d->envelope && ((kek = source_prepare(&source, d->keystore, false, NULL, NULL, err)) == NULL ||
+	if (!d->envelope && ((kek = source_fetch(&source, d->keystore, err)) == NULL ||
 	                     key_id_hex(kek->key, sizeof(kek->key), d->id, err) != 0))
 		goto done;
 	snprintf(what, sizeof(what), "cluster key %s%sof %.500s", d->envelope ? "" : d->id, d->envelope ? "" : " ",

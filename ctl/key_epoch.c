@@ -7,6 +7,7 @@ struct key_epoch_options {
 	struct common_options common;
 	const char *datadir, *kek;
 	int timeline;
+	bool provider_random;
 };
 
 static const struct option_def key_epoch_defs[] = {
@@ -15,6 +16,7 @@ static const struct option_def key_epoch_defs[] = {
     KEK_OPTION(struct key_epoch_options, "the configuration's"),
     {"timeline", 0, OPTION_NUMBER, offsetof(struct key_epoch_options, timeline), "NUMBER",
      "the present timeline (default: the nodes are asked)", 1, 2147483647},
+    PROVIDER_RANDOM_OPTION(struct key_epoch_options),
     COMMON_OPTIONS,
     OPTIONS_END};
 
@@ -22,7 +24,11 @@ static int
 key_epoch_run(void *options, const char **args, size_t nargs, struct err *err)
 {
 	const struct key_epoch_options *o = options;
-	struct epoch_stage s = {.config = o->common.config, .kek = o->kek, .names = args, .nnames = nargs};
+	struct epoch_stage s = {.config = o->common.config,
+	                        .kek = o->kek,
+	                        .provider_random = o->provider_random,
+	                        .names = args,
+	                        .nnames = nargs};
 	char datadir[PATH_MAX];
 
 	if ((nargs == 0) == (o->datadir == NULL)) {
@@ -40,7 +46,7 @@ key_epoch_run(void *options, const char **args, size_t nargs, struct err *err)
 
 const struct command command_key_new_epoch = {
     .name = "key new-epoch",
-    .arguments = "NAME... | -D DIR [--timeline NUMBER] [--kek SOURCE]",
+    .arguments = "NAME... | -D DIR [--timeline NUMBER] [--kek SOURCE] [--provider-random]",
     .summary = "stage the next WAL key, which the next promotion takes into use",
     .more =
         "Keysets that share a WAL key get the same epoch, together or one after the other. WAL that is written already "

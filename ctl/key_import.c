@@ -16,7 +16,7 @@
 struct key_import_options {
 	struct common_options common;
 	const char *from, *kek, *system_identifier;
-	bool wal_only;
+	bool wal_only, provider_random;
 };
 
 static const struct option_def key_import_defs[] = {
@@ -27,6 +27,7 @@ static const struct option_def key_import_defs[] = {
     KEK_OPTION(struct key_import_options, "the configuration's for NAME"),
     {"system-identifier", 0, OPTION_TEXT, offsetof(struct key_import_options, system_identifier), "NUMBER",
      "the cluster's system identifier (default: asked from a configured node)", 0, 0},
+    PROVIDER_RANDOM_OPTION(struct key_import_options),
     COMMON_OPTIONS,
     OPTIONS_END};
 
@@ -70,6 +71,7 @@ key_import_run(void *options, const char **args, size_t nargs, struct err *err)
 	    keystore_find(o->common.config, keystore, err) != 0 ||
 	    source_find(&source, o->common.config, o->kek, NULL, args[0], err) != 0)
 		return -1;
+	source.conf.provider_random |= o->provider_random;
 	if (system_identifier_find(o->system_identifier, source.settings, &identifier, err) != 0 ||
 	    (lock = keystore_lock(keystore, err)) < 0 || path_format(path, err, "%s/%s", keystore, args[0]) != 0)
 		goto done;
@@ -105,7 +107,7 @@ done:
 
 const struct command command_key_import = {
     .name = "key import",
-    .arguments = "NAME --from DIR [--wal-only] [--kek SOURCE] [--system-identifier NUMBER]",
+    .arguments = "NAME --from DIR [--wal-only] [--kek SOURCE] [--system-identifier NUMBER] [--provider-random]",
     .summary = "make a keyset from the key files of Cluster File Encryption",
     .more = "The files themselves stay as they are. They do not say which of them is which: exchanged, they are "
             "imported exchanged.",

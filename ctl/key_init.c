@@ -23,7 +23,7 @@
 struct key_init_options {
 	struct common_options common;
 	const char *method, *kek, *system_identifier, *wal_key_of;
-	bool create_kek, own_wal_key;
+	bool create_kek, own_wal_key, provider_random;
 };
 
 static const struct option_def key_init_defs[] = {
@@ -38,6 +38,7 @@ static const struct option_def key_init_defs[] = {
      "the WAL key of this keyset, where the cluster's keysets have several", 0, 0},
     {"system-identifier", 0, OPTION_TEXT, offsetof(struct key_init_options, system_identifier), "NUMBER",
      "the cluster's system identifier (default: asked from a configured node)", 0, 0},
+    PROVIDER_RANDOM_OPTION(struct key_init_options),
     COMMON_OPTIONS,
     OPTIONS_END};
 
@@ -159,6 +160,7 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		return err_set(err, ERR_USAGE, "--own-wal-key and --wal-key-of contradict each other");
 	if (source_find(&source, o->common.config, o->kek, NULL, args[0], err) != 0)
 		return -1;
+	source.conf.provider_random |= o->provider_random;
 	if (source.settings == NULL || source.settings->keystore == NULL) {
 		err_set(err, ERR_USAGE, "no configuration file names a keystore");
 		err_hint(err, "Give --config FILE, the proxy's configuration.");
@@ -203,7 +205,7 @@ done:
 const struct command command_key_init = {
     .name = "key init",
     .arguments = "NAME [--kek SOURCE] [--create-kek] [--method METHOD] [--own-wal-key | --wal-key-of KEYSET] "
-                 "[--system-identifier NUMBER]",
+                 "[--system-identifier NUMBER] [--provider-random]",
     .summary = "make a keyset for a standby or an archive in the proxy's keystore",
     .more = "NAME is the keyset that the configuration gives to a node or profile.",
     .options = key_init_defs,

@@ -15,7 +15,10 @@ keyfolder_open(struct keyfolder *f, const struct keyfolder_choice *c, bool lock,
 	                          path_format(f->what, err, "data directory \"%s\"", c->datadir) != 0)
 		return -1;
 	if (keydir_read_info(f->path, &f->info, err) != 0 ||
-	    source_find(&f->source, c->config, c->kek, c->name == NULL ? c->datadir : NULL, c->name, err) != 0 ||
+	    source_find(&f->source, c->config, c->kek, c->name == NULL ? c->datadir : NULL, c->name, err) != 0)
+		return err_context(err, "%.100s", f->what);
+	f->source.conf.provider_random |= c->provider_random;
+	if ((c->makes_keys && source_stir(&f->source, err) != 0) ||
 	    (f->kek = source_fetch(&f->source, f->path, err)) == NULL)
 		return err_context(err, "%.100s", f->what);
 	/* nobody waits for a provider under the lock */

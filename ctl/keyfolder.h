@@ -24,6 +24,8 @@ struct keyfolder {
 /* A keyset's of the keystore, or (name NULL) a data directory's; kek as an option says it, or NULL. */
 struct keyfolder_choice {
 	const char *config, *keystore, *name, *datadir, *kek;
+	bool makes_keys;      /* keys are going to be made for it: kek_stir */
+	bool provider_random; /* an option says so, besides the configuration */
 };
 
 /*

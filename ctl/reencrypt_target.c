@@ -78,6 +78,8 @@ fresh_make(struct reencrypt_target *t, const struct keyset *from, uint64_t ident
 		    err, "A new relation key shares the WAL key of the present keys. Re-encrypt to \"none\" first to have "
 		         "a new WAL key.");
 	}
+	if (source_stir(&t->source, err) != 0)
+		return -1;
 	t->keys = from != NULL ? keyset_generate_sharing(from, identifier, err) : keyset_generate(method, identifier, err);
 	return t->keys != NULL ? 0 : -1;
 }

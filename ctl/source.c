@@ -201,6 +201,12 @@ source_open_with(struct source *s, const char *key_dir, const struct kek *kek, s
 }
 
 int
+source_stir(const struct source *s, struct err *err)
+{
+	return keys_protect(ARENA_LEN, err) == 0 ? kek_stir(&s->conf, err) : -1;
+}
+
+int
 source_export(const struct source *s, struct err *err)
 {
 	int failed;

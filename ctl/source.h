@@ -38,6 +38,8 @@ struct kek *source_prepare(struct source *s, const char *live, bool create, cons
 struct keyset *source_open(struct source *s, const char *key_dir, struct err *err);
 /* The same with a cluster key that was fetched already; an envelope's is another one for each key directory. */
 struct keyset *source_open_with(struct source *s, const char *key_dir, const struct kek *kek, struct err *err);
+/* Before keys are made that no source_prepare comes before: kek_stir. */
+int source_stir(const struct source *s, struct err *err);
 /* Tell the storage layer by environment variables. */
 int source_export(const struct source *s, struct err *err);
 

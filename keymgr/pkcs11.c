@@ -193,6 +193,11 @@ in_session(CK_FUNCTION_LIST *f, CK_SESSION_HANDLE session, struct job *j, struct
 
 	if (rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
 		return failed(rv, "the login", err);
+	if (j->what == PKCS11_RANDOM) {
+		rv = f->C_GenerateRandom(session, j->out, j->len);
+		j->out_len = j->len;
+		return rv == CKR_OK ? 0 : failed(rv, "the making of random bytes", err);
+	}
 	if ((there = key_find(f, session, j, &key, err)) < 0)
 		return -1;
 	if (j->what == PKCS11_GENERATE)
@@ -282,7 +287,7 @@ job_new(enum pkcs11_what what, const struct pkcs11_key *key, const uint8_t *iv, 
 	snprintf(j->label, sizeof(j->label), "%s", key->label);
 	snprintf(j->pin, sizeof(j->pin), "%s", key->pin);
 	memcpy(j->iv, iv, sizeof(j->iv));
-	if (len > 0)
+	if (in != NULL)
 		memcpy(j->in, in, len);
 	j->what = what;
 	j->len = len;

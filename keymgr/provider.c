@@ -13,6 +13,7 @@
 #include "walcrypt/secmem.h"
 
 #define KEK_HEX_LEN (2 * KEK_LEN)
+#define STIR_LEN 32
 
 static const struct provider_scheme *const schemes[] = {&provider_file,     &provider_command,      &provider_external,
                                                         &provider_kmip,     &provider_passphrase,   &provider_pkcs11,
@@ -57,6 +58,7 @@ kek_conf_set(struct kek_conf *conf, const struct settings_kek *section)
 	conf->login_mount = section->login_mount;
 	conf->login_role = section->login_role;
 	conf->login_file = section->login_file;
+	conf->provider_random = section->provider_random;
 }
 
 bool
@@ -233,6 +235,35 @@ fail:
 	return NULL;
 }
 
+int
+kek_stir(const struct kek_conf *conf, struct err *err)
+{
+	struct kek_conf full = with_defaults(conf);
+	const struct provider_scheme *scheme;
+	const char *rest;
+	uint8_t *extra;
+	int result = -1;
+
+	if (!conf->provider_random)
+		return 0;
+	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
+		return -1;
+	if (scheme->random == NULL) {
+		err_set(err, ERR_REFUSED, "key provider \"%s:\" gives no random bytes", scheme->name);
+		return err_hint(err, "Switch provider_random off: keys are then made by OpenSSL's generator alone.");
+	}
+	if ((extra = secmem_alloc(STIR_LEN, err)) == NULL)
+		return -1;
+	if (scheme->random(rest, &full, extra, STIR_LEN, err) == 0)
+		result = random_stir(extra, STIR_LEN, err);
+	else {
+		err->os_errno = 0; /* what is missing is not the key */
+		err_context(err, "random bytes of the key provider");
+	}
+	secmem_free(extra);
+	return result;
+}
+
 struct kek *
 kek_prepare(const struct kek_conf *conf, bool create, const struct kek *same, bool *made, struct err *err)
 {
@@ -244,6 +275,8 @@ kek_prepare(const struct kek_conf *conf, bool create, const struct kek *same, bo
 	if (made != NULL)
 		*made = false;
 	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
+		return NULL;
+	if (same == NULL && kek_stir(&full, err) != 0)
 		return NULL;
 	kek = scheme->wrap != NULL ? wrap(scheme, rest, &full, same, err) : kek_fetch(&full, err);
 	if (kek != NULL || err->os_errno != ENOENT)

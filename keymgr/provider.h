@@ -44,7 +44,8 @@ struct kek_conf {
 	/* of servers; NULL: not given. The URI may say them too, and then does. */
 	const char *token_file, *ca_file, *cert_file, *key_file, *vault_namespace;
 	const char *login, *login_mount, *login_role, *login_file;
-	bool keep; /* the process lives long: a login to a server may be kept for the next call, see kek_keep */
+	bool provider_random; /* keys that are made have random bytes of the provider in them, too: kek_stir */
+	bool keep;            /* the process lives long: a login to a server may be kept for the next call, see kek_keep */
 	const atomic_bool *stop; /* may be NULL; a call ends early, without success, once it is true */
 	/* of an envelope: what kek.wrapped holds (keydir_kek fills it in); NULL: nothing */
 	const uint8_t *wrapped;
@@ -75,6 +76,12 @@ int kek_check(const struct kek_conf *conf, struct err *err);
  * os_errno ENOENT: there is none and create was not given. *made (may be NULL): something was made at the provider.
  */
 struct kek *kek_prepare(const struct kek_conf *conf, bool create, const struct kek *same, bool *made, struct err *err);
+/*
+ * Before keys are made: with conf->provider_random, 32 random bytes of the provider are mixed into this process's
+ * generator (walcrypt/random.h), never put in its place; else it does nothing. kek_prepare does it by itself, unless
+ * the key is given. ERR_REFUSED where a provider has none.
+ */
+int kek_stir(const struct kek_conf *conf, struct err *err);
 /* Does the cluster key lie in the key directory, so that it is fetched for each? */
 bool kek_is_envelope(const struct kek_conf *conf);
 /* The URI fit to be shown and logged (no secret in it). */

@@ -204,9 +204,28 @@ external_destroy(const char *rest, const struct kek_conf *conf, const char *vers
 	return result;
 }
 
+static int
+external_random(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err)
+{
+	struct external e = {0};
+	int result = -1;
+
+	if (external_open(&e, rest, conf, err) == 0) {
+		snprintf(e.talk->question, sizeof(e.talk->question), "random %zu", len);
+		result = ask(&e, err);
+		if (result != 0 && err->os_errno == ENOSYS)
+			err_set(err, ERR_REFUSED, "the key keeper has none");
+		else if (result == 0 && hex_decode(e.talk->answer, strlen(e.talk->answer), out, len) != 0)
+			result = err_set(err, ERR_FAILED, "the key keeper did not answer with %zu bytes", len);
+	}
+	secmem_free(e.talk);
+	return result;
+}
+
 const struct provider_scheme provider_external = {.name = "external",
                                                   .check = external_check,
                                                   .fetch = external_fetch,
                                                   .create = external_create,
                                                   .list = external_list,
-                                                  .destroy = external_destroy};
+                                                  .destroy = external_destroy,
+                                                  .random = external_random};

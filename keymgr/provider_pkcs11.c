@@ -174,8 +174,17 @@ pkcs11_make(const char *rest, const struct kek_conf *conf, struct err *err)
 	return run(PKCS11_GENERATE, rest, conf, none, NULL, 0, NULL, NULL, err);
 }
 
+static int
+pkcs11_random(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err)
+{
+	static const uint8_t none[PKCS11_IV_LEN];
+
+	return run(PKCS11_RANDOM, rest, conf, none, NULL, len, out, &len, err);
+}
+
 const struct provider_scheme provider_pkcs11 = {.name = "pkcs11",
                                                 .check = pkcs11_check,
                                                 .wrap = pkcs11_wrap,
                                                 .unwrap = pkcs11_unwrap,
-                                                .make_wrapping_key = pkcs11_make};
+                                                .make_wrapping_key = pkcs11_make,
+                                                .random = pkcs11_random};

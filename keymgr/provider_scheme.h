@@ -31,6 +31,8 @@ struct provider_scheme {
 	/* As kek_list and kek_destroy say; NULL: it cannot. */
 	int (*list)(const char *rest, const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err);
 	int (*destroy)(const char *rest, const struct kek_conf *conf, const char *version, struct err *err);
+	/* Fill out (secure memory) with random bytes of the provider's own, at most 64; NULL: it gives none. */
+	int (*random)(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err);
 };
 
 extern const struct provider_scheme provider_file, provider_command, provider_external, provider_kmip,

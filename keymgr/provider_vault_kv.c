@@ -232,5 +232,21 @@ done:
 	return result;
 }
 
-const struct provider_scheme provider_vault_kv = {
-    .name = "vault-kv", .check = vault_check, .fetch = kv_fetch, .create = kv_create, .keep = vault_scheme_keep};
+static int
+kv_random(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err)
+{
+	struct vault v;
+	int result = -1;
+
+	if (vault_open(&v, rest, conf, err) == 0)
+		result = vault_random(&v, "sys/tools/random", out, len, err);
+	vault_close(&v);
+	return result;
+}
+
+const struct provider_scheme provider_vault_kv = {.name = "vault-kv",
+                                                  .check = vault_check,
+                                                  .fetch = kv_fetch,
+                                                  .create = kv_create,
+                                                  .keep = vault_scheme_keep,
+                                                  .random = kv_random};

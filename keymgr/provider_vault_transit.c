@@ -19,11 +19,11 @@
 
 #define PREFIX "vault:v"
 
-/* "MOUNT/<what>/KEY", escaped. A key's name has no slash, a mount's may. */
+/* "MOUNT/<what>", escaped, and the key's name. A name has no slash, a mount may have. */
 static int
-operation_path(const struct vault *v, const char *what, char *out, size_t out_len, struct err *err)
+mount_path(const struct vault *v, const char *what, const char **key, char *out, size_t out_len, struct err *err)
 {
-	char mount[3 * VAULT_PATH_MAX], name[3 * VAULT_PATH_MAX], plain[VAULT_PATH_MAX];
+	char mount[3 * VAULT_PATH_MAX], plain[VAULT_PATH_MAX];
 	const char *slash = strrchr(v->path, '/');
 
 	if (slash == NULL) {
@@ -31,12 +31,42 @@ operation_path(const struct vault *v, const char *what, char *out, size_t out_le
 		return err_hint(err, "For example: vault-transit://vault.example:8200/transit/walcrypt");
 	}
 	snprintf(plain, sizeof(plain), "%.*s", (int)(slash - v->path), v->path);
-	if (http_escape_path(plain, mount, sizeof(mount), err) != 0 ||
-	    http_escape_path(slash + 1, name, sizeof(name), err) != 0)
+	if (http_escape_path(plain, mount, sizeof(mount), err) != 0)
 		return -1;
-	if ((size_t)snprintf(out, out_len, "%s/%s/%s", mount, what, name) >= out_len)
+	if ((size_t)snprintf(out, out_len, "%s/%s", mount, what) >= out_len)
+		return err_set(err, ERR_USAGE, "key provider's path is too long");
+	*key = slash + 1;
+	return 0;
+}
+
+/* "MOUNT/<what>/KEY", escaped. */
+static int
+operation_path(const struct vault *v, const char *what, char *out, size_t out_len, struct err *err)
+{
+	char mount[3 * VAULT_PATH_MAX], name[3 * VAULT_PATH_MAX];
+	const char *key;
+
+	if (mount_path(v, what, &key, mount, sizeof(mount), err) != 0 ||
+	    http_escape_path(key, name, sizeof(name), err) != 0)
+		return -1;
+	if ((size_t)snprintf(out, out_len, "%s/%s", mount, name) >= out_len)
 		return err_set(err, ERR_USAGE, "key provider's path is too long");
 	return 0;
+}
+
+/* POST to "MOUNT/<what>/KEY"; body is released, NULL is want of memory. */
+static int
+operation(struct vault *v, const char *what, json_t *body, long *status, json_t **reply, struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX];
+	int result = -1;
+
+	if (body == NULL)
+		return err_nomem(err);
+	if (operation_path(v, what, path, sizeof(path), err) == 0)
+		result = vault_call(v, "POST", path, body, status, reply, err);
+	json_decref(body);
+	return result;
 }
 
 static int
@@ -118,8 +148,7 @@ plaintext_json(const struct vault *v, const struct kek *kek)
 static int
 transit_wrap(const char *rest, const struct kek_conf *conf, struct kek *kek, struct err *err)
 {
-	json_t *body = NULL, *reply = NULL;
-	char path[4 * VAULT_PATH_MAX];
+	json_t *reply = NULL;
 	const char *text;
 	struct vault v;
 	int result = -1;
@@ -127,13 +156,7 @@ transit_wrap(const char *rest, const struct kek_conf *conf, struct kek *kek, str
 	size_t len;
 
 	if (vault_open(&v, rest, conf, err) != 0 || vault_check_version(&v, err) != 0 || key_look(&v, err) != 0 ||
-	    operation_path(&v, "encrypt", path, sizeof(path), err) != 0)
-		goto done;
-	if ((body = plaintext_json(&v, kek)) == NULL) {
-		err_nomem(err);
-		goto done;
-	}
-	if (vault_call(&v, "POST", path, body, &status, &reply, err) != 0)
+	    operation(&v, "encrypt", plaintext_json(&v, kek), &status, &reply, err) != 0)
 		goto done;
 	if (status != 200) {
 		vault_refusal(&v, reply, "did not wrap the cluster key", err);
@@ -149,7 +172,6 @@ transit_wrap(const char *rest, const struct kek_conf *conf, struct kek *kek, str
 	kek->wrapped_len = len;
 	result = 0;
 done:
-	json_decref(body);
 	json_decref(reply);
 	vault_close(&v);
 	return result;
@@ -178,8 +200,7 @@ not_opened(const struct vault *v, const json_t *reply, struct err *err)
 static int
 transit_unwrap(const char *rest, const struct kek_conf *conf, struct kek *kek, struct err *err)
 {
-	json_t *body = NULL, *reply = NULL;
-	char path[4 * VAULT_PATH_MAX];
+	json_t *body, *reply = NULL;
 	const json_t *plaintext;
 	struct vault v;
 	int result = -1;
@@ -191,13 +212,13 @@ transit_unwrap(const char *rest, const struct kek_conf *conf, struct kek *kek, s
 		err_set(err, ERR_DAMAGED, "the wrapped cluster key is not one of a transit engine");
 		return err_hint(err, "Restore kek.wrapped from a copy, or name the provider that wrapped it.");
 	}
-	if (vault_open(&v, rest, conf, err) != 0 || operation_path(&v, "decrypt", path, sizeof(path), err) != 0)
+	if (vault_open(&v, rest, conf, err) != 0)
 		goto done;
 	if ((body = json_pack("{s:s%}", "ciphertext", (const char *)kek->wrapped, kek->wrapped_len)) == NULL) {
 		err_set(err, ERR_DAMAGED, "the wrapped cluster key is not one of a transit engine");
 		goto done;
 	}
-	if (vault_call(&v, "POST", path, body, &status, &reply, err) != 0)
+	if (operation(&v, "decrypt", body, &status, &reply, err) != 0)
 		goto done;
 	if (status == 404)
 		vault_refusal(&v, reply, "has no transit engine there", err);
@@ -212,7 +233,6 @@ transit_unwrap(const char *rest, const struct kek_conf *conf, struct kek *kek, s
 			err_set(err, ERR_FAILED, "what \"%s\" unwrapped is no cluster key of %d bytes", v.peer.host_port, KEK_LEN);
 	}
 done:
-	json_decref(body);
 	json_decref(reply);
 	vault_close(&v);
 	return result;
@@ -221,21 +241,29 @@ done:
 static int
 transit_make_key(const char *rest, const struct kek_conf *conf, struct err *err)
 {
-	char path[4 * VAULT_PATH_MAX];
-	json_t *body = NULL, *reply = NULL;
+	json_t *reply = NULL;
 	struct vault v;
 	int result = -1;
 	long status;
 
-	if (vault_open(&v, rest, conf, err) != 0 || operation_path(&v, "keys", path, sizeof(path), err) != 0)
-		goto done;
-	if ((body = json_pack("{s:s}", "type", "aes256-gcm96")) == NULL)
-		err_nomem(err);
-	else if (vault_call(&v, "POST", path, body, &status, &reply, err) == 0)
+	if (vault_open(&v, rest, conf, err) == 0 &&
+	    operation(&v, "keys", json_pack("{s:s}", "type", "aes256-gcm96"), &status, &reply, err) == 0)
 		result = status == 200 ? 0 : vault_refusal(&v, reply, "did not make the transit key", err);
-done:
-	json_decref(body);
 	json_decref(reply);
+	vault_close(&v);
+	return result;
+}
+
+static int
+transit_random(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX];
+	const char *key;
+	struct vault v;
+	int result = -1;
+
+	if (vault_open(&v, rest, conf, err) == 0 && mount_path(&v, "random", &key, path, sizeof(path), err) == 0)
+		result = vault_random(&v, path, out, len, err);
 	vault_close(&v);
 	return result;
 }
@@ -245,4 +273,5 @@ const struct provider_scheme provider_vault_transit = {.name = "vault-transit",
                                                        .wrap = transit_wrap,
                                                        .unwrap = transit_unwrap,
                                                        .make_wrapping_key = transit_make_key,
-                                                       .keep = vault_scheme_keep};
+                                                       .keep = vault_scheme_keep,
+                                                       .random = transit_random};

@@ -11,6 +11,7 @@
 #include "keymgr/provider_scheme.h"
 #include "keymgr/uri.h"
 #include "keymgr/vault_login.h"
+#include "walcrypt/base64.h"
 #include "walcrypt/secmem.h"
 
 #define BODY_MAX 65536
@@ -283,4 +284,32 @@ fail:
 	json_decref(*reply);
 	*reply = NULL;
 	return -1;
+}
+
+int
+vault_random(struct vault *v, const char *path, uint8_t *out, size_t len, struct err *err)
+{
+	char full[4 * VAULT_PATH_MAX];
+	json_t *body = json_object(), *reply = NULL;
+	const json_t *bytes;
+	int result = -1;
+	long status;
+
+	if (body == NULL)
+		return err_nomem(err);
+	if ((size_t)snprintf(full, sizeof(full), "%s/%zu", path, len) >= sizeof(full))
+		err_set(err, ERR_USAGE, "key provider's path is too long");
+	else if (vault_call(v, "POST", full, body, &status, &reply, err) == 0) {
+		bytes = json_object_get(json_object_get(reply, "data"), "random_bytes");
+		if (status != 200)
+			vault_refusal(v, reply, "gives no random bytes", err);
+		else if (!json_is_string(bytes) ||
+		         base64_decode(json_string_value(bytes), json_string_length(bytes), out, len) != (int)len)
+			err_set(err, ERR_FAILED, "\"%s\" did not give %zu random bytes", v->peer.host_port, len);
+		else
+			result = 0;
+	}
+	json_decref(body);
+	json_decref(reply);
+	return result;
 }

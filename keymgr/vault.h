@@ -57,6 +57,9 @@ int vault_request(struct vault *v, bool with_token, const char *method, const ch
 /* What a status that is no answer means. Returns -1. */
 int vault_status_error(const struct vault *v, long status, const json_t *reply, struct err *err);
 
+/* len random bytes from path ("sys/tools/random", "MOUNT/random", escaped). */
+int vault_random(struct vault *v, const char *path, uint8_t *out, size_t len, struct err *err);
+
 #define VAULT_KEEP_MAX_S 3600
 /* struct provider_scheme's keep, of both. */
 int vault_scheme_keep(const char *rest, const struct kek_conf *conf, int *again_s, struct err *err);

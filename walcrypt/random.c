@@ -1,5 +1,6 @@
 #include "walcrypt/random.h"
 
+#include <openssl/evp.h>
 #include <openssl/rand.h>
 
 #include "walcrypt/crypto.h"
@@ -33,4 +34,15 @@ int
 random_nonce(uint8_t *out, size_t len, struct err *err)
 {
 	return fill(RAND_bytes, out, len, err);
+}
+
+int
+random_stir(const uint8_t *extra, size_t len, struct err *err)
+{
+	/* the threads' generators are seeded by this one, and anew when it has been */
+	EVP_RAND_CTX *primary = RAND_get0_primary(NULL);
+
+	if (primary == NULL || EVP_RAND_reseed(primary, 0, NULL, 0, extra, len) != 1)
+		return crypto_err(err, "could not mix random bytes");
+	return 0;
 }

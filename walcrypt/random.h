@@ -11,5 +11,8 @@
 int random_bytes(uint8_t *out, size_t len, struct err *err);
 /* The same for what peers may see, as nonces: from a generator of its own, so that it tells nothing of keys. */
 int random_nonce(uint8_t *out, size_t len, struct err *err);
+/* Mix bytes from elsewhere into the generator that both take from, in all threads: whoever knows them, or chose them,
+ * knows no more of what comes out than before. The generator is seeded anew by the kernel, too. */
+int random_stir(const uint8_t *extra, size_t len, struct err *err);
 
 #endif
