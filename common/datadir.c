@@ -153,8 +153,8 @@ datadir_supported(const char *dir, int *major, struct err *err)
 	return err_hint(err, "walcrypt supports PostgreSQL %d to %d.", DATADIR_OLDEST_MAJOR, DATADIR_NEWEST_MAJOR);
 }
 
-bool
-datadir_in_use(const char *dir)
+pid_t
+datadir_server(const char *dir)
 {
 	char path[PATH_MAX];
 	struct err err;
@@ -163,8 +163,14 @@ datadir_in_use(const char *dir)
 	long pid;
 
 	if (path_format(path, &err, "%s/postmaster.pid", dir) != 0 || (data = durable_read(path, 4096, &len, &err)) == NULL)
-		return false;
+		return 0;
 	pid = labs(atol((char *)data)); /* negative: single-user mode */
 	free(data);
-	return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+	return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM) ? (pid_t)pid : 0;
+}
+
+bool
+datadir_in_use(const char *dir)
+{
+	return datadir_server(dir) != 0;
 }

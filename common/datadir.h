@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/err.h"
 
@@ -42,7 +43,8 @@ const char *datadir_state_name(enum datadir_state state);
 int datadir_major_version(const char *dir, int *major, struct err *err);
 /* The same, and ERR_REFUSED when walcrypt does not support that version. */
 int datadir_supported(const char *dir, int *major, struct err *err);
-/* Does a server run in it (postmaster.pid names a living process)? */
+/* The server that runs in it (postmaster.pid names a living process); 0: none. */
+pid_t datadir_server(const char *dir);
 bool datadir_in_use(const char *dir);
 
 #endif

@@ -35,12 +35,12 @@ struct command {
 	size_t keystore;    /* where its options have --keystore; 0: it has none */
 };
 
-extern const struct command command_build, command_exec, command_initdb, command_key_alter, command_key_audit,
-    command_key_backup, command_key_destroy, command_key_export, command_key_import, command_key_init, command_key_list,
-    command_key_move, command_key_new_epoch, command_key_repair, command_key_restore, command_key_retire,
-    command_key_show, command_key_sync, command_key_verify, command_pause, command_reencrypt, command_reload,
-    command_resume, command_status, command_switchover, command_rotate, command_failover, command_unlock,
-    command_verify, command_wal;
+extern const struct command command_build, command_doctor, command_exec, command_initdb, command_key_alter,
+    command_key_audit, command_key_backup, command_key_destroy, command_key_export, command_key_import,
+    command_key_init, command_key_list, command_key_move, command_key_new_epoch, command_key_repair,
+    command_key_restore, command_key_retire, command_key_show, command_key_sync, command_key_verify, command_pause,
+    command_reencrypt, command_reload, command_resume, command_status, command_switchover, command_rotate,
+    command_failover, command_unlock, command_verify, command_wal;
 
 /* --kek, of a command whose struct of options is type; by_default: where the key comes from without it. */
 #define KEK_OPTION(type, by_default)                                                                                   \

@@ -15,7 +15,8 @@ static const struct command *const commands[] = {
     &command_key_alter,     &command_key_move,   &command_key_import,  &command_key_export, &command_key_repair,
     &command_key_new_epoch, &command_key_backup, &command_key_restore, &command_key_sync,   &command_key_audit,
     &command_key_destroy,   &command_key_retire, &command_status,      &command_pause,      &command_resume,
-    &command_reload,        &command_switchover, &command_rotate,      &command_failover,   &command_unlock,
+    &command_reload,        &command_switchover, &command_rotate,      &command_failover,   &command_doctor,
+    &command_unlock,
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
 
