@@ -44,9 +44,10 @@ SHIMS := postgres initdb pg_ctl pg_checksums pg_controldata pg_resetwal pg_rewin
 # As many jobs as processors, unless make was told how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
+MANUALS := walcrypt-proxy.8 walcrypt-ctl.1 walcrypt.ini.5 walcrypt-storage.7
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
-.PHONY: all programs tests fuzzers demo check check-tap check-postgres check-unit check-fuzz check-docs bench lint install clean packages
+.PHONY: all programs tests fuzzers demo check check-tap check-postgres check-unit check-fuzz check-docs bench lint install install-tree uninstall manuals clean packages
 all: packages
 	@$(MAKE) --no-print-directory $(JOBS) programs
 programs: $(PROGRAMS)
@@ -102,6 +103,13 @@ $(B)/obj/walcrypt/page_checksum.o: CFLAGS += -O3
 # The page that the proxy shows is part of the program.
 $(B)/obj/proxy/page.o: proxy/page.html
 
+# Manual pages say what the programs and docs/ say.
+manuals: $(B)/man/made
+$(B)/man/made: scripts/manual debian/changelog $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(wildcard docs/*.md)
+	@mkdir -p $(@D)
+	$(call say,MAN,$(@D))
+	$(Q)scripts/manual $(B)/bin $(@D) && touch $@
+
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -156,17 +164,32 @@ lint:
 	@scripts/lint
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/walcrypt $(DESTDIR)$(PREFIX)/libexec/walcrypt/bin $(DESTDIR)$(PREFIX)/share/walcrypt/external $(DESTDIR)$(PREFIX)/share/walcrypt/commands
-	install -m 755 $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(B)/lib/walcrypt/libwalcrypt-storage.so $(DESTDIR)$(PREFIX)/lib/walcrypt
-	install -m 755 scripts/shim $(DESTDIR)$(PREFIX)/libexec/walcrypt
-	for program in $(SHIMS); do ln -sf ../shim $(DESTDIR)$(PREFIX)/libexec/walcrypt/bin/$$program; done
-	install -m 644 conf/walcrypt.ini $(DESTDIR)$(PREFIX)/share/walcrypt/walcrypt.ini.sample
-	install -m 755 conf/external/keeper.pl $(DESTDIR)$(PREFIX)/share/walcrypt/external
-	install -m 755 conf/commands/*.sh $(DESTDIR)$(PREFIX)/share/walcrypt/commands
-	install -m 644 conf/environment $(DESTDIR)$(PREFIX)/share/walcrypt/environment.sample
-	install -m 644 conf/walcrypt-proxy.service $(DESTDIR)$(PREFIX)/share/walcrypt/walcrypt-proxy.service.sample
-	install -m 644 conf/postgresql-walcrypt.conf $(DESTDIR)$(PREFIX)/share/walcrypt/postgresql-walcrypt.conf.sample
+	@$(MAKE) --no-print-directory install-tree
+
+# The programs' own folders below PREFIX, all of whose contents come from here.
+OWN := lib/walcrypt libexec/walcrypt share/walcrypt
+TREE = $(DESTDIR)$(PREFIX)
+# Samples name the place where things are.
+PLACED = sed 's,/usr/local/\(bin\|lib/walcrypt\|libexec/walcrypt\|share/walcrypt\),$(PREFIX)/\1,g'
+install-tree: programs manuals
+	install -d $(TREE)/bin $(TREE)/lib/walcrypt $(TREE)/libexec/walcrypt/bin $(TREE)/share/walcrypt/external $(TREE)/share/walcrypt/commands
+	install -m 755 $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(TREE)/bin
+	install -m 755 $(B)/lib/walcrypt/libwalcrypt-storage.so $(TREE)/lib/walcrypt
+	install -m 755 scripts/shim $(TREE)/libexec/walcrypt
+	for program in $(SHIMS); do ln -sf ../shim $(TREE)/libexec/walcrypt/bin/$$program; done
+	for sample in walcrypt.ini environment walcrypt-proxy.service postgresql-walcrypt.conf; do \
+		$(PLACED) conf/$$sample >$(TREE)/share/walcrypt/$$sample.sample && chmod 644 $(TREE)/share/walcrypt/$$sample.sample || exit 1; done
+	install -m 755 conf/external/keeper.pl $(TREE)/share/walcrypt/external
+	install -m 755 conf/commands/*.sh $(TREE)/share/walcrypt/commands
+	install -d $(TREE)/share/bash-completion/completions
+	for program in walcrypt-ctl walcrypt-proxy; do install -m 644 conf/completion/walcrypt $(TREE)/share/bash-completion/completions/$$program; done
+	for page in $(MANUALS); do install -D -m 644 -t $(TREE)/share/man/man$${page##*.} $(B)/man/$$page || exit 1; done
+
+# Configuration and keys are no part of what was installed.
+uninstall:
+	rm -f $(TREE)/bin/walcrypt-proxy $(TREE)/bin/walcrypt-ctl $(foreach page,$(MANUALS),$(TREE)/share/man/man$(subst .,,$(suffix $(page)))/$(page))
+	rm -f $(TREE)/share/bash-completion/completions/walcrypt-proxy $(TREE)/share/bash-completion/completions/walcrypt-ctl
+	rm -rf $(addprefix $(TREE)/,$(OWN))
 
 clean:
 	rm -rf $(B) build-*

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "common/address.h"
 #include "common/err.h"
@@ -143,7 +144,7 @@ enum settings_kind {
 	SETTING_LOG_LEVEL
 };
 
-/* The table, for --help-config, docs and checks. section is "walcrypt", "kek", "node", "profile" or "listen". */
+/* The table, for settings_help, docs and checks. section is "walcrypt", "kek", "node", "profile" or "listen". */
 struct settings_option {
 	const char *section, *name;
 	enum settings_kind kind;
@@ -156,5 +157,7 @@ struct settings_option {
 const char *settings_kind_name(enum settings_kind kind);
 extern const struct settings_option settings_options[];
 extern const size_t settings_noptions;
+/* Every option with its kind, range and default, a section after the other: walcrypt-proxy --help-config. */
+void settings_help(FILE *to);
 
 #endif

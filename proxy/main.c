@@ -24,13 +24,15 @@
 
 struct arguments {
 	const char *config;
-	bool test, help, version;
+	bool test, help, help_config, version;
 };
 
 static const struct option_def defs[] = {
     {"config", 'c', OPTION_TEXT, offsetof(struct arguments, config), "FILE", "the configuration: walcrypt.ini", 0, 0},
     {"test", 't', OPTION_FLAG, offsetof(struct arguments, test), NULL, "check the configuration and end", 0, 0},
     {"help", 'h', OPTION_HELP, offsetof(struct arguments, help), NULL, "show this and end", 0, 0},
+    {"help-config", 0, OPTION_FLAG, offsetof(struct arguments, help_config), NULL,
+     "show every option of the configuration and end", 0, 0},
     {"version", 'V', OPTION_FLAG, offsetof(struct arguments, version), NULL, "show the version and end", 0, 0},
     {0},
 };
@@ -338,11 +340,15 @@ main(int argc, char **argv)
 	if (args == NULL)
 		return ERR_FAILED;
 	rc = options_parse(defs, OPTIONS_ALL, argc, argv, &a, args, &nargs, &err);
-	if (rc == 0 && !a.help && !a.version && nargs > 0)
+	if (rc == 0 && !a.help && !a.help_config && !a.version && nargs > 0)
 		rc = err_set(&err, ERR_USAGE, "unknown argument \"%s\"", args[0]);
 	free(args);
 	if (rc == 0 && a.help) {
 		help();
+		return 0;
+	}
+	if (rc == 0 && a.help_config) {
+		settings_help(stdout);
 		return 0;
 	}
 	if (rc == 0 && a.version) {
