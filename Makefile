@@ -172,7 +172,7 @@ TREE = $(DESTDIR)$(PREFIX)
 # Samples name the place where things are.
 PLACED = sed 's,/usr/local/\(bin\|lib/walcrypt\|libexec/walcrypt\|share/walcrypt\),$(PREFIX)/\1,g'
 install-tree: programs manuals
-	install -d $(TREE)/bin $(TREE)/lib/walcrypt $(TREE)/libexec/walcrypt/bin $(TREE)/share/walcrypt/external $(TREE)/share/walcrypt/commands
+	install -d $(TREE)/bin $(TREE)/lib/walcrypt $(TREE)/libexec/walcrypt/bin $(TREE)/share/walcrypt/external $(TREE)/share/walcrypt/commands $(TREE)/share/walcrypt/prometheus $(TREE)/share/walcrypt/grafana
 	install -m 755 $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(TREE)/bin
 	install -m 755 $(B)/lib/walcrypt/libwalcrypt-storage.so $(TREE)/lib/walcrypt
 	install -m 755 scripts/shim $(TREE)/libexec/walcrypt
@@ -181,6 +181,8 @@ install-tree: programs manuals
 		$(PLACED) conf/$$sample >$(TREE)/share/walcrypt/$$sample.sample && chmod 644 $(TREE)/share/walcrypt/$$sample.sample || exit 1; done
 	install -m 755 conf/external/keeper.pl $(TREE)/share/walcrypt/external
 	install -m 755 conf/commands/*.sh $(TREE)/share/walcrypt/commands
+	install -m 644 conf/prometheus/*.yml $(TREE)/share/walcrypt/prometheus
+	install -m 644 conf/grafana/walcrypt.json $(TREE)/share/walcrypt/grafana
 	install -d $(TREE)/share/bash-completion/completions
 	for program in walcrypt-ctl walcrypt-proxy; do install -m 644 conf/completion/walcrypt $(TREE)/share/bash-completion/completions/$$program; done
 	for page in $(MANUALS); do install -D -m 644 -t $(TREE)/share/man/man$${page##*.} $(B)/man/$$page || exit 1; done
