@@ -1,6 +1,7 @@
 #include "common/tlslink.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 
@@ -36,12 +37,20 @@ tlslink_open(const struct http_peer *peer, struct err *err)
 		rc = curl_easy_perform(l->curl);
 	if (rc == CURLE_OK)
 		rc = curl_easy_getinfo(l->curl, CURLINFO_ACTIVESOCKET, &l->fd);
-	if (rc == CURLE_OK)
+	if (rc == CURLE_OK) {
+		fcntl(l->fd, F_SETFD, FD_CLOEXEC); /* it is not for programs that are started meanwhile */
 		return l;
+	}
 	curl_explain(peer, rc, l->why, err);
 fail:
 	tlslink_close(l);
 	return NULL;
+}
+
+void
+tlslink_peer(struct tlslink *l, const struct http_peer *peer)
+{
+	l->peer = peer;
 }
 
 /* rc of a send or receive that moved nothing: wait, if that is what it takes. */

@@ -1,8 +1,16 @@
 #include "keymgr/kmip.h"
 
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "common/clock.h"
 #include "walcrypt/secmem.h"
+
+#define STAYED_MS 2000 /* for the first answer on a connection that stayed */
 
 static void
 begin(struct kmip *k, struct kmip_question *q, enum kmip_operation op)
@@ -15,7 +23,9 @@ static int
 ask(struct kmip *k, struct kmip_question *q, enum kmip_operation op, struct ttlv *payload, struct err *err)
 {
 	size_t len, total;
+	int result;
 
+	k->sound = false;
 	if (kmip_question_end(q, &len, err) != 0 || tlslink_send(k->link, k->buf, len, err) != 0)
 		return -1;
 	secmem_wipe(k->buf, len);
@@ -29,18 +39,114 @@ ask(struct kmip *k, struct kmip_question *q, enum kmip_operation op, struct ttlv
 	}
 	if (tlslink_recv(k->link, k->buf + TTLV_HEADER_LEN, total - TTLV_HEADER_LEN, err) != 0)
 		return -1;
-	return kmip_answer_read(k->buf, total, op, payload, err);
+	result = kmip_answer_read(k->buf, total, op, payload, err);
+	k->sound = result == 0;
+	return result;
 }
 
-int
-kmip_open(struct kmip *k, struct err *err)
+/* Two conversations with the same identity may share a connection. A file that was replaced is another one. */
+static char *
+identity_make(const struct http_peer *peer, struct err *err)
+{
+	const char *const files[] = {peer->ca_file, peer->cert_file, peer->key_file};
+	char *text = strdup(peer->host_port);
+
+	for (size_t i = 0; text != NULL && i < sizeof(files) / sizeof(files[0]); i++) {
+		char *longer = NULL;
+		struct stat st = {0};
+
+		if (files[i] != NULL)
+			stat(files[i], &st); /* one that is not there is said when it is used */
+		if (asprintf(&longer, "%s\n%s\n%ju %ju %jd %ld", text, files[i] != NULL ? files[i] : "", (uintmax_t)st.st_ino,
+		             (uintmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec) < 0)
+			longer = NULL;
+		free(text);
+		text = longer;
+	}
+	if (text == NULL)
+		err_nomem(err);
+	return text;
+}
+
+/* A connection that stays. */
+struct stayed {
+	struct stayed *next;
+	char *identity;
+	struct tlslink *link;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct stayed *all_stayed;
+
+static void
+stayed_free(struct stayed *s)
+{
+	tlslink_close(s->link);
+	free(s->identity);
+	free(s);
+}
+
+void
+kmip_finish(void)
+{
+	struct stayed *next;
+
+	pthread_mutex_lock(&lock);
+	for (; all_stayed != NULL; all_stayed = next) {
+		next = all_stayed->next;
+		stayed_free(all_stayed);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+/* Take one out: nobody else has it then. */
+static struct tlslink *
+stayed_take(const char *identity)
+{
+	struct stayed **at = &all_stayed, *s;
+	struct tlslink *link = NULL;
+
+	pthread_mutex_lock(&lock);
+	while (*at != NULL && strcmp((*at)->identity, identity) != 0)
+		at = &(*at)->next;
+	if ((s = *at) != NULL) {
+		*at = s->next;
+		link = s->link;
+		s->link = NULL;
+		stayed_free(s);
+	}
+	pthread_mutex_unlock(&lock);
+	return link;
+}
+
+/* k's connection stays. Without memory it is closed. */
+static void
+stayed_put(struct kmip *k)
+{
+	struct stayed *s = calloc(1, sizeof(*s));
+	static bool at_exit;
+
+	if (s == NULL)
+		return;
+	s->identity = k->identity;
+	s->link = k->link;
+	k->identity = NULL;
+	k->link = NULL;
+	pthread_mutex_lock(&lock);
+	s->next = all_stayed;
+	all_stayed = s;
+	if (!at_exit)
+		at_exit = atexit(kmip_finish) == 0;
+	pthread_mutex_unlock(&lock);
+}
+
+static int
+versions_ask(struct kmip *k, struct err *err)
 {
 	struct kmip_question q;
 	struct ttlv payload;
 
 	k->minor = 2;
-	if ((k->buf = secmem_alloc(KMIP_MESSAGE_MAX, err)) == NULL || (k->link = tlslink_open(&k->peer, err)) == NULL)
-		return -1;
 	begin(k, &q, KMIP_DISCOVER_VERSIONS);
 	kmip_put_versions(&q);
 	if (ask(k, &q, KMIP_DISCOVER_VERSIONS, &payload, err) != 0)
@@ -48,10 +154,44 @@ kmip_open(struct kmip *k, struct err *err)
 	return kmip_read_versions(&payload, &k->minor, err);
 }
 
+/* Over a connection that stayed, if there is one and it answers soon: the server may have closed it, a firewall
+ * forgotten it. */
+static bool
+open_again(struct kmip *k)
+{
+	int64_t deadline_ms = k->peer.deadline_ms, soon_ms = clock_now_ms() + STAYED_MS;
+	struct err ignored;
+
+	if ((k->link = stayed_take(k->identity)) == NULL)
+		return false;
+	if (soon_ms < deadline_ms)
+		k->peer.deadline_ms = soon_ms;
+	tlslink_peer(k->link, &k->peer);
+	if (versions_ask(k, &ignored) != 0) {
+		tlslink_close(k->link);
+		k->link = NULL;
+	}
+	k->peer.deadline_ms = deadline_ms;
+	return k->link != NULL;
+}
+
+int
+kmip_open(struct kmip *k, struct err *err)
+{
+	if ((k->buf = secmem_alloc(KMIP_MESSAGE_MAX, err)) == NULL || (k->identity = identity_make(&k->peer, err)) == NULL)
+		return -1;
+	if (open_again(k))
+		return 0;
+	return (k->link = tlslink_open(&k->peer, err)) != NULL ? versions_ask(k, err) : -1;
+}
+
 void
 kmip_close(struct kmip *k)
 {
+	if (k->link != NULL && k->sound)
+		stayed_put(k);
 	tlslink_close(k->link);
+	free(k->identity);
 	secmem_free(k->buf);
 	memset(k, 0, sizeof(*k));
 }

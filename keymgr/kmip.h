@@ -2,10 +2,16 @@
  * kmip: a conversation with a KMIP server over one connection inside TLS, in which both show certificates. The version
  * is the first of the server's own that we speak, 1.2 to 1.4. Blocks until the deadline of the whole.
  *
+ * A connection stays for the next conversation with the same server by the same certificates (file and content), until
+ * kmip_finish or the end of the program. Each begins with the question for versions; when a connection that stayed does
+ * not answer it, a new one is made. Thread-safe: two at a time have two connections.
+ *
  * Errors: those of common/tlslink.h and keymgr/kmip_message.h; after one of the connection's there is no going on.
  */
 #ifndef KEYMGR_KMIP_H
 #define KEYMGR_KMIP_H
+
+#include <stdbool.h>
 
 #include "common/tlslink.h"
 #include "keymgr/kmip_message.h"
@@ -18,11 +24,15 @@ struct kmip {
 	struct tlslink *link;
 	uint8_t *buf; /* secure memory: the question, then the answer */
 	unsigned minor;
+	bool sound;     /* the last question has its answer: the connection can stay */
+	char *identity; /* of server and certificates */
 };
 
-/* Connect with k->peer and agree on a version. kmip_close also after a failure. */
+/* Agree on a version with k->peer, over a connection that stayed or a new one. kmip_close also after a failure. */
 int kmip_open(struct kmip *k, struct err *err);
 void kmip_close(struct kmip *k);
+/* Close the connections that stayed. */
+void kmip_finish(void);
 
 /* Identifiers of the symmetric keys of that name (NULL: of all). */
 int kmip_locate(struct kmip *k, const char *name, char (*uids)[KMIP_UID_MAX + 1], size_t max, size_t *n,

@@ -8,6 +8,7 @@
 #include "common/hex.h"
 #include "common/settings.h"
 #include "keymgr/keeper.h"
+#include "keymgr/kmip.h"
 #include "keymgr/provider_scheme.h"
 #include "walcrypt/random.h"
 #include "walcrypt/secmem.h"
@@ -353,5 +354,6 @@ void
 kek_finish(void)
 {
 	keeper_stop_all();
+	kmip_finish();
 	provider_passphrase_forget();
 }

@@ -100,7 +100,7 @@ int kek_destroy(const struct kek_conf *conf, const char *version, struct err *er
  * something will be missing, err says what; *again_s then is not set.
  */
 int kek_keep(const struct kek_conf *conf, int *again_s, struct err *err);
-/* Stop the processes that providers keep running; at exit it happens by itself. */
+/* Stop the processes and close the connections that providers keep; at exit it happens by itself. */
 void kek_finish(void);
 
 #endif

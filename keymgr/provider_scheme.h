@@ -1,7 +1,8 @@
 /*
  * provider_scheme: what a provider must fill in; read by those who write one. Users read keymgr/provider.h.
  *
- * A scheme has no state between calls, but for the processes of external:.
+ * A scheme has no state between calls, but for the processes of external:, the connections of kmip: and the logins of
+ * vault-...: .
  */
 #ifndef KEYMGR_PROVIDER_SCHEME_H
 #define KEYMGR_PROVIDER_SCHEME_H

@@ -12,6 +12,8 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 
+#include "common/wiping.h"
+
 /*
  * The arena is a row of chunks, each a header and its bytes, without gaps. First fit; neighbours are merged when freed.
  * There are some hundred chunks at most, so nothing cleverer is needed. Free bytes are always zero: freeing wipes, so
@@ -288,7 +290,7 @@ hook_free(void *p, const char *file, int line)
 	if (in_arena(p))
 		arena_free(p);
 	else
-		free(p);
+		wiping_free(p); /* the buffers of a TLS connection had keys in them */
 }
 
 static void *
@@ -299,12 +301,12 @@ hook_realloc(void *p, size_t len, const char *file, int line)
 
 	if (p == NULL)
 		return hook_malloc(len, file, line);
-	if (!in_arena(p))
-		return realloc(p, len);
 	if (len == 0) {
-		arena_free(p);
+		hook_free(p, file, line);
 		return NULL;
 	}
+	if (!in_arena(p))
+		return wiping_realloc(p, len);
 	have = chunk_size((struct chunk *)p - 1) - sizeof(struct chunk);
 	if (len <= have)
 		return p;

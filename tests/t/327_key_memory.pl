@@ -8,6 +8,7 @@ use POSIX ();
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Kmip;
 use Walcrypt::Vault;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/keymemory';
@@ -148,6 +149,22 @@ my $log = $proxy->log_size;
 kill('HUP', $child);
 wait_for('the proxy to read its keys again', sub { $proxy->log($log) =~ /reload|configuration/i });
 clean($child, 'the proxy after a reload', @cluster);
+
+# the same key in a KMIP server, the connection to which stays
+my $kmip = Walcrypt::Kmip->new(name => 'kmip327');
+$kmip->client('register', 'one', $hex, 'active');
+$proxy->{kek_uri} = $kmip->uri('one');
+$proxy->write_conf;
+my $sessions = sub { return scalar(() = slurp_from($kmip->logfile) =~ /Starting session/g); };
+my $began = $sessions->();
+for my $n (1, 2) {
+	$log = $proxy->log_size;
+	kill('HUP', $child);
+	wait_for('the proxy to read its keys by KMIP', sub { $proxy->log($log) =~ /reloaded; sessions|stays as it was/ });
+	like($proxy->log($log), qr/reloaded; sessions/, "reload $n by KMIP");
+}
+is($sessions->() - $began, 1, 'over one connection, which is open');
+clean($child, 'the proxy with it', @cluster);
 $proxy->stop;
 $red->stop;
 done_testing();

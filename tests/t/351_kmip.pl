@@ -6,7 +6,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 use Walcrypt;
+use IPC::Open2;
 use Walcrypt::Kmip;
+use Walcrypt::Relay;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/kmip351';
 mkdir $tmp, 0700;
@@ -71,6 +73,33 @@ is(scalar(() = $log =~ /Starting session/g), 3, 'three calls made three connecti
 is(scalar(() = $log =~ /Processing operation: (?:DiscoverVersions|Locate|GetAttributes|Get)\n/g), 11, '... on which four questions each were asked, or three');
 is((kek('fetch', $kmip->uri('walcrypt', version => $uid)))[1], $line, 'a pinned object');
 refused(1, qr/has no key "walcrypt" with identifier 999/, 'one that is not there', $kmip->uri('walcrypt', version => 999));
+
+# one connection for all calls of a command; another one when it is closed, once, and where a certificate was replaced
+my $sessions = sub { return scalar(() = slurp_from($kmip->logfile) =~ /Starting session/g); };
+my $at = $sessions->();
+is((init($kmip->uri('other'), 1))[0], 0, 'a key looked for, made and fetched');
+is($sessions->() - $at, 1, '... over one connection');
+is((kek('destroy', $kmip->uri('other')))[0], 0, 'and destroyed');
+for my $t ([ 'closed meanwhile', sub { my ($relay) = @_; $relay->cut; $relay->start; }, 2 ], [ 'left alone', sub { }, 1 ], [ 'silent meanwhile', sub { my ($relay) = @_; $relay->hold("(?s)."); }, 2 ],
+	[ 'with another certificate', sub { utime(1, 1, $kmip->file('blue.crt')) or die; }, 2 ]) {
+	my ($what, $do, $connections) = @$t;
+	my $relay = Walcrypt::Relay->new({ host => '127.0.0.1', port => $kmip->{port} });
+	$relay->start;
+	my $through = $kmip->uri('walcrypt', port => $relay->port);
+	$at = $sessions->();
+	# fetched, then again when a line comes
+	my $pid = open2(my $from, my $to, "$Walcrypt::prefix/tests/kekcall", 'twice', $through);
+	is(scalar(<$from>), "$line\n", "a process that fetches, its connection $what");
+	$do->($relay);
+	my $begin = time();
+	print $to "again\n";
+	close $to;
+	is(scalar(<$from>), "$line\n", '... and again');
+	waitpid($pid, 0);
+	is($sessions->() - $at, $connections, "... over $connections connections");
+	cmp_ok(time() - $begin, '<', 20, '... and is not held up for long');
+	$relay->cut;
+}
 
 # names
 # (PyKMIP takes no text beyond ASCII; what goes out then is in tests/unit/kmip_test.c)

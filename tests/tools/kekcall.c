@@ -1,6 +1,7 @@
 /*
  * kekcall: what a provider does besides handing out a key, for tests; keys are shown.
- *   kekcall fetch|create|list|destroy URI [VERSION]
+ *   kekcall fetch|twice|create|list|destroy URI [VERSION]
+ * twice fetches it, and again when a line comes on stdin.
  * Exit status as walcrypt-ctl's.
  */
 #include <stdio.h>
@@ -27,8 +28,19 @@ fetch(const struct kek_conf *conf, bool create, struct err *err)
 		return -1;
 	hex_encode(kek->key, KEK_LEN, hex);
 	printf("%.*s %s\n", 2 * KEK_LEN, hex, kek->version);
+	fflush(stdout);
 	kek_free(kek);
 	return 0;
+}
+
+static int
+fetch_twice(const struct kek_conf *conf, struct err *err)
+{
+	char line[16];
+
+	if (fetch(conf, false, err) != 0)
+		return -1;
+	return fgets(line, sizeof(line), stdin) != NULL ? fetch(conf, false, err) : -1;
 }
 
 int
@@ -45,6 +57,8 @@ main(int argc, char **argv)
 		;
 	else if (strcmp(argv[1], "fetch") == 0 || strcmp(argv[1], "create") == 0)
 		result = fetch(&conf, argv[1][0] == 'c', &err);
+	else if (strcmp(argv[1], "twice") == 0)
+		result = fetch_twice(&conf, &err);
 	else if (strcmp(argv[1], "list") == 0)
 		result = kek_list(&conf, show, NULL, &err);
 	else if (strcmp(argv[1], "destroy") == 0)
