@@ -94,7 +94,7 @@ $(B)/tests/%: $(B)/obj/tests/tools/%.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -lcurl -lcrypto -ljansson -lisal
 
 # The header of PKCS #11; modules are loaded when they are asked for.
-$(B)/obj/keymgr/pkcs11.o: BASE += -isystem /usr/include/p11-kit-1
+$(B)/obj/keymgr/pkcs11_task.o: BASE += -isystem /usr/include/p11-kit-1
 
 # PostgreSQL's own page checksum: the one server header the core includes.
 $(B)/obj/walcrypt/page_checksum.o: BASE += -isystem $(PG_INCLUDE)

@@ -283,6 +283,9 @@ kek_gone(struct destroy *d, const char **folders, size_t n, struct err *err)
 		return -1;
 	snprintf(d->reference, sizeof(d->reference), "%s", source.reference);
 	d->envelope = kek_is_envelope(&source.conf);
+	/* what cannot be done is not asked about */
+	if (!d->o->dry_run && kek_destroy_check(&source.conf, err) != 0)
+		goto done;
 	snprintf(d->id, sizeof(d->id), "destroy");
 	if (!d->envelope && ((kek = source_fetch(&source, d->keystore, err)) == NULL ||
 	                     key_id_hex(kek->key, sizeof(kek->key), d->id, err) != 0))
@@ -294,7 +297,9 @@ kek_gone(struct destroy *d, const char **folders, size_t n, struct err *err)
 			goto done;
 	if (nodes_look(d, err) != 0 || keystore_look(d, others, err) != 0 || (decision = decide(d, what, err)) != 0)
 		goto done;
-	decision = kek_destroy(&source.conf, kek != NULL && kek->version[0] != '\0' ? kek->version : NULL, err);
+	decision = keys_protect(KEYS_ROOM, err) != 0
+	               ? -1
+	               : kek_destroy(&source.conf, kek != NULL && kek->version[0] != '\0' ? kek->version : NULL, err);
 	if (decision == 0)
 		printf("Destroyed %s.\n", what);
 done:

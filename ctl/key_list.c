@@ -1,4 +1,5 @@
-/* key list: all keysets of the keystore, from what their key directories say; needs no cluster key. */
+/* key list: all keysets of the keystore, from what their key directories say, which needs no cluster key; or the
+ * cluster keys that a provider keeps. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -7,14 +8,18 @@
 #include "ctl/json_out.h"
 #include "ctl/keydir_choice.h"
 #include "ctl/keydir_report.h"
+#include "ctl/source.h"
 #include "keymgr/keystore.h"
 
 struct key_list_options {
 	struct common_options common;
+	const char *kek;
 	bool json;
 };
 
 static const struct option_def key_list_defs[] = {
+    {"kek", 0, OPTION_TEXT, offsetof(struct key_list_options, kek), "SOURCE",
+     "instead of keysets: the cluster keys at this provider, given as for other commands", 0, 0},
     {"json", 0, OPTION_FLAG, offsetof(struct key_list_options, json), NULL, "print a JSON array", 0, 0},
     COMMON_OPTIONS,
     OPTIONS_END};
@@ -54,6 +59,46 @@ keyset_list(const char *keystore, const char *name, json_t *array, struct err *e
 	return 0;
 }
 
+/* The cluster keys of a provider as they are told, into the array or as rows. */
+struct kek_rows {
+	json_t *array;
+	size_t n;
+};
+
+static void
+kek_row(void *arg, const char *name, const char *version, const char *state)
+{
+	struct kek_rows *rows = arg;
+	char plain[1024], plain_version[128];
+
+	keydir_text_plain(name, plain, sizeof(plain));
+	keydir_text_plain(version, plain_version, sizeof(plain_version));
+	if (rows->array != NULL)
+		json_array_append_new(rows->array,
+		                      json_pack("{s:s, s:s, s:s}", "name", plain, "version", plain_version, "state", state));
+	else {
+		if (rows->n == 0)
+			printf("%-40s %-12s %s\n", "cluster key", "version", "state");
+		printf("%-40s %-12s %s\n", plain, plain_version, state);
+	}
+	rows->n++;
+}
+
+static int
+keks_list(const struct key_list_options *o, json_t *array, struct err *err)
+{
+	struct kek_rows rows = {.array = array};
+	struct source source;
+	int result = -1;
+
+	if (source_find(&source, o->common.config, o->kek, NULL, NULL, err) != 0)
+		return -1;
+	if (keys_protect(KEYS_ROOM, err) == 0 && kek_list(&source.conf, kek_row, &rows, err) == 0)
+		result = 0;
+	source_free(&source);
+	return result;
+}
+
 static int
 key_list_run(void *options, const char **args, size_t nargs, struct err *err)
 {
@@ -66,6 +111,11 @@ key_list_run(void *options, const char **args, size_t nargs, struct err *err)
 
 	(void)args;
 	(void)nargs;
+	if (o->kek != NULL) {
+		if (keks_list(o, array, err) == 0)
+			result = o->json ? json_out(array, err) : 0;
+		goto done;
+	}
 	if (keystore_find(o->common.config, keystore, err) != 0 || keystore_names(keystore, &names, err) != 0)
 		goto done;
 	if (!o->json && names.n > 0)
@@ -88,8 +138,8 @@ done:
 
 const struct command command_key_list = {
     .name = "key list",
-    .arguments = "[--json]",
-    .summary = "list the keysets of the keystore (no cluster key needed)",
+    .arguments = "[--kek SOURCE] [--json]",
+    .summary = "list the keysets of the keystore (no cluster key needed), or a provider's cluster keys",
     .more = "Key ids are public fingerprints. Nothing is proven by showing them: \"key verify\" does that.",
     .options = key_list_defs,
     .style = OPTIONS_ALL,

@@ -13,7 +13,6 @@
 #include "walcrypt/secmem.h"
 
 #define DEFAULT_CONFIG "/etc/walcrypt/walcrypt.ini"
-#define ARENA_LEN (256 * 1024)
 
 int
 settings_find(const char *config, bool required, struct settings **settings, struct err *err)
@@ -167,7 +166,7 @@ keys_protect(size_t len, struct err *err)
 struct kek *
 source_fetch(struct source *s, const char *key_dir, struct err *err)
 {
-	return keys_protect(ARENA_LEN, err) == 0 ? keydir_kek(key_dir, &s->conf, err) : NULL;
+	return keys_protect(KEYS_ROOM, err) == 0 ? keydir_kek(key_dir, &s->conf, err) : NULL;
 }
 
 struct kek *
@@ -175,7 +174,7 @@ source_prepare(struct source *s, const char *live, bool create, const struct kek
 {
 	struct kek_conf conf = s->conf;
 
-	if (keys_protect(ARENA_LEN, err) != 0)
+	if (keys_protect(KEYS_ROOM, err) != 0)
 		return NULL;
 	conf.key_dir = live;
 	return kek_prepare(&conf, create, same, made, err);
@@ -191,7 +190,7 @@ source_open(struct source *s, const char *key_dir, struct err *err)
 		if (keydir_read_info(key_dir, &info, err) != 0)
 			return NULL;
 	}
-	return keys_protect(ARENA_LEN, err) == 0 ? keydir_unlock(key_dir, &s->conf, err) : NULL;
+	return keys_protect(KEYS_ROOM, err) == 0 ? keydir_unlock(key_dir, &s->conf, err) : NULL;
 }
 
 struct keyset *
@@ -203,7 +202,7 @@ source_open_with(struct source *s, const char *key_dir, const struct kek *kek, s
 int
 source_stir(const struct source *s, struct err *err)
 {
-	return keys_protect(ARENA_LEN, err) == 0 ? kek_stir(&s->conf, err) : -1;
+	return keys_protect(KEYS_ROOM, err) == 0 ? kek_stir(&s->conf, err) : -1;
 }
 
 int

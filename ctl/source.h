@@ -27,7 +27,9 @@ int source_find(struct source *s, const char *config, const char *kek, const cha
                 struct err *err);
 void source_free(struct source *s);
 
-/* Make this process fit to hold keys (locked memory of len bytes, no core dump); again is a no-op. */
+/* Make this process fit to hold keys (locked memory of len bytes, no core dump); again is a no-op. KEYS_ROOM is for a
+ * cluster key and a keyset or two. */
+#define KEYS_ROOM (256 * 1024)
 int keys_protect(size_t len, struct err *err);
 /* The cluster key of a key directory that is there. */
 struct kek *source_fetch(struct source *s, const char *key_dir, struct err *err);

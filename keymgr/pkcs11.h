@@ -18,7 +18,7 @@
 #define PKCS11_DATA_MAX 64
 #define PKCS11_PIN_MAX 256
 
-enum pkcs11_what { PKCS11_ENCRYPT, PKCS11_DECRYPT, PKCS11_GENERATE, PKCS11_RANDOM };
+enum pkcs11_what { PKCS11_ENCRYPT, PKCS11_DECRYPT, PKCS11_GENERATE, PKCS11_RANDOM, PKCS11_DESTROY, PKCS11_LIST };
 
 /* Strings are the caller's; module, token and label not NULL. */
 struct pkcs11_key {
@@ -28,12 +28,16 @@ struct pkcs11_key {
 };
 
 /*
- * Encrypt or decrypt in[0..len) (at most PKCS11_DATA_MAX bytes; out has room for the tag, too); or generate the key, an
- * AES-256 one; or have the token fill out with len random bytes of its own (in NULL). *out_len is set. ERR_UNREACHABLE:
- * module, token or login fails, or the deadline passes; ERR_FAILED with ENOENT: no such key; ERR_REFUSED: several, or
- * one that could leave the token, or that is there already; ERR_DAMAGED: it does not open what it is given.
+ * Encrypt or decrypt in[0..len) (at most PKCS11_DATA_MAX bytes; out has room for the tag, too); generate the key, an
+ * AES-256 one; destroy it; or have the token fill out with len random bytes of its own (in NULL). *out_len is set.
+ * ERR_UNREACHABLE: module, token or login fails, or the deadline passes; ERR_FAILED with ENOENT: no such key;
+ * ERR_REFUSED: several, or one that could leave the token, or that is there already; ERR_DAMAGED: it does not open what
+ * it is given.
  */
 int pkcs11_run(enum pkcs11_what what, const struct pkcs11_key *key, const uint8_t iv[static PKCS11_IV_LEN],
                const uint8_t *in, size_t len, uint8_t *out, size_t *out_len, int timeout_ms, struct err *err);
+/* Tell of each AES key of the token; state: "" or what is wrong with it. key->label is not looked at. */
+typedef void pkcs11_listed(void *arg, const char *label, const char *state);
+int pkcs11_list(const struct pkcs11_key *key, pkcs11_listed *each, void *arg, int timeout_ms, struct err *err);
 
 #endif

@@ -316,9 +316,25 @@ kek_list(const struct kek_conf *conf, kek_listed *each, void *arg, struct err *e
 
 	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
 		return -1;
-	if (scheme->list == NULL)
-		return err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot list its keys", scheme->name);
+	if (scheme->list == NULL) {
+		err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot list its keys", scheme->name);
+		return err_hint(err, "external:, file:, kmip:, pkcs11:, vault-kv: and vault-transit: can.");
+	}
 	return scheme->list(rest, &full, each, arg, err);
+}
+
+int
+kek_destroy_check(const struct kek_conf *conf, struct err *err)
+{
+	const struct provider_scheme *scheme;
+	const char *rest;
+
+	if (kek_check(conf, err) != 0 || (scheme = scheme_of(conf, &rest, err)) == NULL)
+		return -1;
+	if (scheme->destroy != NULL)
+		return 0;
+	err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot destroy a cluster key", scheme->name);
+	return err_hint(err, "Destroy it where it is kept.");
 }
 
 int
@@ -328,12 +344,8 @@ kek_destroy(const struct kek_conf *conf, const char *version, struct err *err)
 	const struct provider_scheme *scheme;
 	const char *rest;
 
-	if (kek_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
+	if (kek_destroy_check(&full, err) != 0 || (scheme = scheme_of(&full, &rest, err)) == NULL)
 		return -1;
-	if (scheme->destroy == NULL) {
-		err_set(err, ERR_REFUSED, "key provider \"%s:\" cannot destroy a cluster key", scheme->name);
-		return err_hint(err, "Destroy it where it is kept.");
-	}
 	return scheme->destroy(rest, &full, version, err);
 }
 

@@ -87,12 +87,16 @@ bool kek_is_envelope(const struct kek_conf *conf);
 /* The URI fit to be shown and logged (no secret in it). */
 void kek_reference(const struct kek_conf *conf, char *out, size_t out_len);
 
-/* Tell of each key that the provider keeps; not every provider can (ERR_REFUSED). name and version are lent for the
- * call; version is empty where keys have none. */
-typedef void kek_listed(void *arg, const char *name, const char *version);
+/* Tell of each key that the provider keeps where the URI points; not every provider can (ERR_REFUSED). All is lent for
+ * the call; version is empty where keys have none, state where there is nothing to say; neither holds more than words.
+ */
+typedef void kek_listed(void *arg, const char *name, const char *version, const char *state);
 int kek_list(const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err);
-/* Destroy the key that the URI names, or this version of it (NULL: all), for good. The caller has made sure that nobody
- * needs it. ERR_FAILED with ENOENT when it is not there, ERR_REFUSED where the provider cannot. */
+/* Can the provider destroy keys? ERR_REFUSED. */
+int kek_destroy_check(const struct kek_conf *conf, struct err *err);
+/* Destroy the key that the URI names, or this version of it (NULL: all), for good: of an envelope its own key. The
+ * caller has made sure that nobody needs it. ERR_FAILED with ENOENT when it is not there, ERR_REFUSED where the
+ * provider cannot. */
 int kek_destroy(const struct kek_conf *conf, const char *version, struct err *err);
 /*
  * In a process that lives long (conf->keep): see to it that the provider will answer the next fetch, too: a token is

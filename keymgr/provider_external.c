@@ -166,7 +166,7 @@ list_line(void *arg, char *line)
 	if (line[0] == '\0' || uri_unescape(line, &ignored) != 0)
 		l->malformed = true;
 	else
-		l->each(l->arg, line, version != NULL ? version : "");
+		l->each(l->arg, line, version != NULL ? version : "", "");
 }
 
 static int

@@ -227,6 +227,16 @@ kmip_create(const char *rest, const struct kek_conf *conf, const struct kek *kek
 	return result;
 }
 
+static const char *
+state_name(enum kmip_state state)
+{
+	return state == KMIP_PRE_ACTIVE    ? "not active yet"
+	       : state == KMIP_ACTIVE      ? "active"
+	       : state == KMIP_DEACTIVATED ? "revoked"
+	       : state == KMIP_COMPROMISED ? "compromised"
+	                                   : "";
+}
+
 static int
 kmip_list(const char *rest, const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err)
 {
@@ -248,7 +258,7 @@ kmip_list(const char *rest, const struct kek_conf *conf, kek_listed *each, void 
 		if (kmip_attributes(&s->kmip, uids[i], NULL, &a, err) != 0)
 			goto done;
 		if (!is_destroyed(&a))
-			each(arg, a.name, uids[i]);
+			each(arg, a.name, uids[i], state_name(a.state));
 	}
 	result = 0;
 done:

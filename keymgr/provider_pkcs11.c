@@ -103,6 +103,19 @@ pkcs11_check(const char *rest, const struct kek_conf *conf, struct err *err)
 	return source_parse(&s, rest, err);
 }
 
+/* The source with its PIN, which is the caller's memory. */
+static int
+source_open(struct source *s, const char *rest, char *pin, struct err *err)
+{
+	if (pin == NULL || source_parse(s, rest, err) != 0)
+		return -1;
+	s->key.pin = pin;
+	if (secretfile_line(s->pin_file, "PIN file", pin, PKCS11_PIN_MAX, err) == 0)
+		return 0;
+	err->os_errno = 0; /* what is missing is not the key */
+	return -1;
+}
+
 static int
 run(enum pkcs11_what what, const char *rest, const struct kek_conf *conf, const uint8_t *iv, const uint8_t *in,
     size_t len, uint8_t *out, size_t *out_len, struct err *err)
@@ -111,15 +124,8 @@ run(enum pkcs11_what what, const char *rest, const struct kek_conf *conf, const 
 	struct source s;
 	int result = -1;
 
-	if (pin == NULL || source_parse(&s, rest, err) != 0)
-		goto done;
-	if (secretfile_line(s.pin_file, "PIN file", pin, PKCS11_PIN_MAX, err) != 0) {
-		err->os_errno = 0; /* what is missing is not the key */
-		goto done;
-	}
-	s.key.pin = pin;
-	result = pkcs11_run(what, &s.key, iv, in, len, out, out_len, conf->timeout_ms, err);
-done:
+	if (source_open(&s, rest, pin, err) == 0)
+		result = pkcs11_run(what, &s.key, iv, in, len, out, out_len, conf->timeout_ms, err);
 	secmem_free(pin);
 	return result;
 }
@@ -166,20 +172,52 @@ pkcs11_unwrap(const char *rest, const struct kek_conf *conf, struct kek *kek, st
 	return result;
 }
 
+static const uint8_t no_iv[PKCS11_IV_LEN];
+
 static int
 pkcs11_make(const char *rest, const struct kek_conf *conf, struct err *err)
 {
-	static const uint8_t none[PKCS11_IV_LEN];
+	return run(PKCS11_GENERATE, rest, conf, no_iv, NULL, 0, NULL, NULL, err);
+}
 
-	return run(PKCS11_GENERATE, rest, conf, none, NULL, 0, NULL, NULL, err);
+static int
+pkcs11_destroy(const char *rest, const struct kek_conf *conf, const char *version, struct err *err)
+{
+	(void)version;
+	return run(PKCS11_DESTROY, rest, conf, no_iv, NULL, 0, NULL, NULL, err);
+}
+
+struct listing {
+	kek_listed *each;
+	void *arg;
+};
+
+static void
+listed(void *arg, const char *label, const char *state)
+{
+	const struct listing *l = arg;
+
+	l->each(l->arg, label, "", state);
+}
+
+static int
+pkcs11_keys(const char *rest, const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err)
+{
+	char *pin = secmem_alloc(PKCS11_PIN_MAX, err);
+	struct listing listing = {each, arg};
+	struct source s;
+	int result = -1;
+
+	if (source_open(&s, rest, pin, err) == 0)
+		result = pkcs11_list(&s.key, listed, &listing, conf->timeout_ms, err);
+	secmem_free(pin);
+	return result;
 }
 
 static int
 pkcs11_random(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err)
 {
-	static const uint8_t none[PKCS11_IV_LEN];
-
-	return run(PKCS11_RANDOM, rest, conf, none, NULL, len, out, &len, err);
+	return run(PKCS11_RANDOM, rest, conf, no_iv, NULL, len, out, &len, err);
 }
 
 const struct provider_scheme provider_pkcs11 = {.name = "pkcs11",
@@ -187,4 +225,6 @@ const struct provider_scheme provider_pkcs11 = {.name = "pkcs11",
                                                 .wrap = pkcs11_wrap,
                                                 .unwrap = pkcs11_unwrap,
                                                 .make_wrapping_key = pkcs11_make,
+                                                .list = pkcs11_keys,
+                                                .destroy = pkcs11_destroy,
                                                 .random = pkcs11_random};

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/http.h"
@@ -72,20 +73,30 @@ done:
 	return result;
 }
 
+/* "MOUNT/<what>NAME", escaped; what, "data/" for example, only where there are versions. */
 static int
-secret_path(const struct vault *v, const struct engine *e, bool read, char *out, size_t out_len, struct err *err)
+name_path(const struct engine *e, const char *what, const char *name, char *out, size_t out_len, struct err *err)
 {
-	char mount[3 * VAULT_PATH_MAX], name[3 * VAULT_PATH_MAX], plain[VAULT_PATH_MAX];
-	bool pinned = read && v->version != NULL;
+	char mount[3 * VAULT_PATH_MAX], escaped[3 * VAULT_PATH_MAX] = "", plain[VAULT_PATH_MAX];
 
 	snprintf(plain, sizeof(plain), "%.*s", (int)(strlen(e->mount) - 1), e->mount);
 	if (http_escape_path(plain, mount, sizeof(mount), err) != 0 ||
-	    http_escape_path(e->name, name, sizeof(name), err) != 0)
+	    (name[0] != '\0' && http_escape_path(name, escaped, sizeof(escaped), err) != 0))
 		return -1;
-	if (pinned && vault_check_version(v, err) != 0)
+	if ((size_t)snprintf(out, out_len, "%s/%s%s", mount, e->versions ? what : "", escaped) >= out_len)
+		return err_set(err, ERR_USAGE, "key provider's path is too long");
+	return 0;
+}
+
+static int
+secret_path(const struct vault *v, const struct engine *e, bool read, char *out, size_t out_len, struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX];
+	bool pinned = read && v->version != NULL;
+
+	if (name_path(e, "data/", e->name, path, sizeof(path), err) != 0 || (pinned && vault_check_version(v, err) != 0))
 		return -1;
-	if ((size_t)snprintf(out, out_len, "%s/%s%s%s%s", mount, e->versions ? "data/" : "", name,
-	                     pinned ? "?version=" : "", pinned ? v->version : "") >= out_len)
+	if ((size_t)snprintf(out, out_len, "%s%s%s", path, pinned ? "?version=" : "", pinned ? v->version : "") >= out_len)
 		return err_set(err, ERR_USAGE, "key provider's path is too long");
 	return 0;
 }
@@ -232,6 +243,116 @@ done:
 	return result;
 }
 
+/* A secret's newest version and what has become of it. */
+static int
+secret_tell(struct vault *v, const struct engine *e, const char *name, const char *shown, kek_listed *each, void *arg,
+            struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX], version[24];
+	const json_t *data, *newest;
+	json_t *reply = NULL;
+	long status;
+
+	if (!e->versions) {
+		each(arg, shown, "", "");
+		return 0;
+	}
+	if (name_path(e, "metadata/", name, path, sizeof(path), err) != 0 ||
+	    vault_call(v, "GET", path, NULL, &status, &reply, err) != 0)
+		return -1;
+	data = json_object_get(reply, "data");
+	snprintf(version, sizeof(version), "%" JSON_INTEGER_FORMAT,
+	         json_integer_value(json_object_get(data, "current_version")));
+	newest = json_object_get(json_object_get(data, "versions"), version);
+	if (status == 200) /* else it has gone meanwhile */
+		each(arg, shown, version,
+		     json_is_true(json_object_get(newest, "destroyed"))                 ? "destroyed"
+		     : json_string_length(json_object_get(newest, "deletion_time")) > 0 ? "deleted"
+		                                                                        : "");
+	json_decref(reply);
+	return 0;
+}
+
+/* The secrets in the folder that PATH is in. */
+static int
+kv_list(const char *rest, const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX], folder[VAULT_PATH_MAX], name[VAULT_PATH_MAX], shown[2 * VAULT_PATH_MAX];
+	json_t *names = NULL, *one;
+	const char *slash;
+	struct engine e;
+	struct vault v;
+	int result = -1;
+	size_t i, len;
+
+	if (vault_open(&v, rest, conf, err) != 0 || engine_find(&v, &e, err) != 0)
+		goto done;
+	slash = strrchr(e.name, '/');
+	len = slash != NULL ? (size_t)(slash - e.name) : 0;
+	memcpy(folder, e.name, len);
+	folder[len] = '\0';
+	if (name_path(&e, "metadata/", folder, path, sizeof(path), err) != 0 || vault_names(&v, path, &names, err) != 0)
+		goto done;
+	json_array_foreach(names, i, one)
+	{
+		const char *text = json_string_value(one);
+
+		/* what ends with a slash is a folder */
+		if (text == NULL || text[0] == '\0' || text[strlen(text) - 1] == '/' ||
+		    (size_t)snprintf(name, sizeof(name), "%s%s%s", folder, len > 0 ? "/" : "", text) >= sizeof(name))
+			continue;
+		snprintf(shown, sizeof(shown), "%s%s", e.mount, name);
+		if (secret_tell(&v, &e, name, shown, each, arg, err) != 0)
+			goto done;
+	}
+	result = 0;
+done:
+	json_decref(names);
+	vault_close(&v);
+	return result;
+}
+
+/* One version, or the secret with all that is known of it. */
+static int
+kv_destroy(const char *rest, const struct kek_conf *conf, const char *version, struct err *err)
+{
+	json_t *body = NULL, *reply = NULL;
+	char path[4 * VAULT_PATH_MAX];
+	struct engine e;
+	struct vault v;
+	int result = -1;
+	long status;
+
+	if (vault_open(&v, rest, conf, err) != 0 || engine_find(&v, &e, err) != 0)
+		goto done;
+	if (version != NULL)
+		v.version = version;
+	if (vault_check_version(&v, err) != 0 || name_path(&e, "metadata/", e.name, path, sizeof(path), err) != 0 ||
+	    vault_call(&v, "GET", path, NULL, &status, &reply, err) != 0)
+		goto done;
+	if (status == 404) {
+		absent(&v, &e, NULL, err);
+		goto done;
+	}
+	json_decref(reply);
+	reply = NULL;
+	if (v.version != NULL) {
+		if ((body = json_pack("{s:[i]}", "versions", (int)strtol(v.version, NULL, 10))) == NULL)
+			err_nomem(err);
+		else if (name_path(&e, "destroy/", e.name, path, sizeof(path), err) == 0 &&
+		         vault_call(&v, "POST", path, body, &status, &reply, err) == 0)
+			result = 0;
+	} else if (vault_call(&v, "DELETE", path, NULL, &status, &reply, err) == 0)
+		result = 0;
+	if (result == 0 && status != 200)
+		result = vault_refusal(&v, reply, "did not destroy the secret", err);
+done:
+	json_decref(body);
+	json_decref(reply);
+	vault_close(&v);
+	return result;
+}
+
 static int
 kv_random(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err)
 {
@@ -249,4 +370,6 @@ const struct provider_scheme provider_vault_kv = {.name = "vault-kv",
                                                   .fetch = kv_fetch,
                                                   .create = kv_create,
                                                   .keep = vault_scheme_keep,
+                                                  .list = kv_list,
+                                                  .destroy = kv_destroy,
                                                   .random = kv_random};

@@ -77,20 +77,18 @@ no_key(const struct vault *v, struct err *err)
 	return err_hint(err, "Name another one, or make it: bao write -f MOUNT/keys/NAME");
 }
 
-/* The transit key is there and can encrypt and decrypt. */
-static int
-key_look(struct vault *v, struct err *err)
+/* What the server says about the transit key, to be released. */
+static json_t *
+key_show(struct vault *v, struct err *err)
 {
 	char path[4 * VAULT_PATH_MAX];
-	json_t *reply = NULL;
-	const json_t *data;
-	int result = -1;
+	json_t *reply = NULL, *data;
 	long status;
 
 	if (operation_path(v, "keys", path, sizeof(path), err) != 0 ||
 	    vault_call(v, "GET", path, NULL, &status, &reply, err) != 0)
-		return -1;
-	data = json_object_get(reply, "data");
+		return NULL;
+	data = json_incref(json_object_get(reply, "data"));
 	if (status == 404 && json_array_size(json_object_get(reply, "errors")) > 0)
 		vault_refusal(v, reply, "has no transit engine there", err);
 	else if (status == 404)
@@ -100,15 +98,33 @@ key_look(struct vault *v, struct err *err)
 	else if (!json_is_object(json_object_get(data, "keys"))) {
 		err_set(err, ERR_USAGE, "\"%.100s\" is not a key of a transit engine", v->path);
 		err_hint(err, "A secret of a KV engine is vault-kv://HOST:PORT/PATH.");
-	} else if (json_is_false(json_object_get(data, "supports_encryption")) ||
-	           json_is_false(json_object_get(data, "supports_decryption")))
+	} else {
+		json_decref(reply);
+		return data;
+	}
+	json_decref(data);
+	json_decref(reply);
+	return NULL;
+}
+
+/* The transit key is there and can encrypt and decrypt. */
+static int
+key_look(struct vault *v, struct err *err)
+{
+	json_t *data = key_show(v, err);
+	int result = -1;
+
+	if (data == NULL)
+		return -1;
+	if (json_is_false(json_object_get(data, "supports_encryption")) ||
+	    json_is_false(json_object_get(data, "supports_decryption")))
 		err_set(err, ERR_USAGE, "the transit key \"%.100s\" is of a type that cannot encrypt", v->path);
 	else if (json_is_true(json_object_get(data, "derived")))
 		err_set(err, ERR_USAGE, "the transit key \"%.100s\" is derived from contexts, which walcrypt has none of",
 		        v->path);
 	else
 		result = 0;
-	json_decref(reply);
+	json_decref(data);
 	return result;
 }
 
@@ -255,6 +271,66 @@ transit_make_key(const char *rest, const struct kek_conf *conf, struct err *err)
 }
 
 static int
+transit_list(const char *rest, const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err)
+{
+	char path[4 * VAULT_PATH_MAX], version[24];
+	json_t *names = NULL, *name, *data;
+	const char *key;
+	struct vault v;
+	size_t i, mount;
+	int result = -1;
+
+	if (vault_open(&v, rest, conf, err) != 0 || mount_path(&v, "keys", &key, path, sizeof(path), err) != 0 ||
+	    vault_names(&v, path, &names, err) != 0)
+		goto done;
+	mount = (size_t)(key - v.path);
+	json_array_foreach(names, i, name)
+	{
+		/* one after the other becomes the key that v is about */
+		if (!json_is_string(name) || mount + json_string_length(name) >= sizeof(v.path))
+			continue;
+		memcpy(v.path + mount, json_string_value(name), json_string_length(name) + 1);
+		if ((data = key_show(&v, err)) == NULL)
+			goto done;
+		snprintf(version, sizeof(version), "%" JSON_INTEGER_FORMAT,
+		         json_integer_value(json_object_get(data, "latest_version")));
+		each(arg, v.path, version,
+		     json_is_true(json_object_get(data, "deletion_allowed")) ? "may be deleted" : "protected from deletion");
+		json_decref(data);
+	}
+	result = 0;
+done:
+	json_decref(names);
+	vault_close(&v);
+	return result;
+}
+
+static int
+transit_destroy(const char *rest, const struct kek_conf *conf, const char *version, struct err *err)
+{
+	json_t *data = NULL, *reply = NULL;
+	char path[4 * VAULT_PATH_MAX];
+	struct vault v;
+	int result = -1;
+	long status;
+
+	(void)version; /* all that it wrapped goes with it */
+	if (vault_open(&v, rest, conf, err) != 0 || (data = key_show(&v, err)) == NULL ||
+	    operation_path(&v, "keys", path, sizeof(path), err) != 0)
+		goto done;
+	if (!json_is_true(json_object_get(data, "deletion_allowed"))) {
+		err_set(err, ERR_REFUSED, "the transit key \"%.100s\" is protected from deletion", v.path);
+		err_hint(err, "Its owner takes that away: bao write MOUNT/keys/NAME/config deletion_allowed=true");
+	} else if (vault_call(&v, "DELETE", path, NULL, &status, &reply, err) == 0)
+		result = status == 200 ? 0 : vault_refusal(&v, reply, "did not delete the transit key", err);
+done:
+	json_decref(data);
+	json_decref(reply);
+	vault_close(&v);
+	return result;
+}
+
+static int
 transit_random(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err)
 {
 	char path[4 * VAULT_PATH_MAX];
@@ -274,4 +350,6 @@ const struct provider_scheme provider_vault_transit = {.name = "vault-transit",
                                                        .unwrap = transit_unwrap,
                                                        .make_wrapping_key = transit_make_key,
                                                        .keep = vault_scheme_keep,
+                                                       .list = transit_list,
+                                                       .destroy = transit_destroy,
                                                        .random = transit_random};

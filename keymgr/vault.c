@@ -313,3 +313,24 @@ vault_random(struct vault *v, const char *path, uint8_t *out, size_t len, struct
 	json_decref(reply);
 	return result;
 }
+
+int
+vault_names(struct vault *v, const char *path, json_t **names, struct err *err)
+{
+	char full[4 * VAULT_PATH_MAX];
+	json_t *reply = NULL;
+	int result = 0;
+	long status;
+
+	*names = NULL;
+	if ((size_t)snprintf(full, sizeof(full), "%s?list=true", path) >= sizeof(full))
+		return err_set(err, ERR_USAGE, "key provider's path is too long");
+	if (vault_call(v, "GET", full, NULL, &status, &reply, err) != 0)
+		return -1;
+	if (status == 200)
+		*names = json_incref(json_object_get(json_object_get(reply, "data"), "keys"));
+	else if (status != 404 || json_array_size(json_object_get(reply, "errors")) > 0)
+		result = vault_refusal(v, reply, "does not list its keys", err);
+	json_decref(reply);
+	return result;
+}

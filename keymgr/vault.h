@@ -51,6 +51,9 @@ int vault_call(struct vault *v, const char *method, const char *path, const json
 int vault_refusal(const struct vault *v, const json_t *reply, const char *what, struct err *err);
 /* The server's own words in an answer; NULL: none. */
 const char *vault_said(const json_t *reply);
+/* What is in a folder, path escaped: names into an array, to be released with json_decref; *names NULL when there is
+ * nothing. */
+int vault_names(struct vault *v, const char *path, json_t **names, struct err *err);
 /* One exchange: any status is success (204 becomes 200). */
 int vault_request(struct vault *v, bool with_token, const char *method, const char *path, const json_t *body,
                   long *status, json_t **reply, struct err *err);

@@ -3,8 +3,8 @@
  *
  * OpenSSL's key schedules live in it too: secmem_hook_openssl() gives libcrypto an allocator that takes from the arena
  * while the calling thread is inside secmem_enter()/secmem_leave(), and from malloc otherwise; free and realloc tell by
- * address; what it frees it wipes, wherever it lay. mlock is not inherited by fork: a child calls secmem_relock() before it uses a key. All functions are
- * thread-safe.
+ * address; what it frees it wipes, wherever it lay. mlock is not inherited by fork: a child calls secmem_relock()
+ * before it uses a key. All functions are thread-safe.
  */
 #ifndef WALCRYPT_SECMEM_H
 #define WALCRYPT_SECMEM_H

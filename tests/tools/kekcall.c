@@ -12,9 +12,10 @@
 #include "walcrypt/secmem.h"
 
 static void
-show(void *arg, const char *name, const char *version)
+show(void *arg, const char *name, const char *version, const char *state)
 {
 	(void)arg;
+	(void)state;
 	printf("%s %s\n", name, version);
 }
 

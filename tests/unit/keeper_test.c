@@ -70,13 +70,13 @@ struct seen {
 };
 
 static void
-see(void *arg, const char *name, const char *version)
+see(void *arg, const char *name, const char *version, const char *state)
 {
 	struct seen *seen = arg;
 	size_t len = strlen(seen->names);
 
 	seen->n++;
-	snprintf(seen->names + len, sizeof(seen->names) - len, "%s|%s|", name, version);
+	snprintf(seen->names + len, sizeof(seen->names) - len, "%s|%s|%s", name, version, state);
 }
 
 static void
