@@ -279,16 +279,24 @@ after_fork(void)
 	process.fresh = true;
 }
 
-int
-process_fail(const struct err *err, int fd)
+void
+process_path(int fd, char path[static PATH_MAX])
 {
-	char link[32], path[512];
+	char link[32];
 	ssize_t n;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
+	n = readlink(link, path, PATH_MAX - 1);
 	path[n > 0 ? n : 0] = '\0';
-	log_err(LOG_ERROR, err, n > 0 ? path : NULL);
+}
+
+int
+process_fail(const struct err *err, int fd)
+{
+	char path[PATH_MAX];
+
+	process_path(fd, path);
+	log_err(LOG_ERROR, err, path[0] != '\0' ? path : NULL);
 	errno = EIO;
 	return -1;
 }

@@ -6,6 +6,7 @@
 #ifndef STORAGE_PROCESS_H
 #define STORAGE_PROCESS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -59,6 +60,8 @@ const char *process_setting(const char *name);
 /* The server's major version as process_setting tells it; 0 when it does not. */
 int process_major(void);
 
+/* The name that a descriptor's file has now; empty if that cannot be told. */
+void process_path(int fd, char path[static PATH_MAX]);
 /* Print err with the file's name; sets errno to EIO and returns -1. */
 int process_fail(const struct err *err, int fd);
 /* Print err and end the program with status 1. */

@@ -1,6 +1,7 @@
 #include "storage/walfile.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,6 +17,30 @@
 #include "walcrypt/pgfile.h"
 
 #define RESTORED_TEMP "pg_wal/pgsql_tmp_walcrypt.restored"
+
+/*
+ * Recovery takes a page that it cannot read for the end of WAL, and would make the server a primary without what comes
+ * behind it. So where the page belongs into its place and only its epoch's key is missing, the server ends instead.
+ */
+static void
+die_for_epoch(int fd, const uint8_t *page, off_t off, struct err *err)
+{
+	struct wal_header h;
+	struct pgfile pf;
+	struct stat st;
+	char path[PATH_MAX];
+
+	if (err->class != ERR_WRONG_KEY || process_role() != ROLE_STARTUP ||
+	    wal_page_look(page, WAL_PAGE_LEN, &h) != WAL_PAGE_ENCRYPTED || fstat(fd, &st) != 0 || st.st_size <= 0 ||
+	    st.st_size > UINT32_MAX)
+		return;
+	process_path(fd, path);
+	if (pgfile_parse_suffix(path, &pf) < 0 || pf.kind != PGFILE_WAL ||
+	    h.pageaddr != pgfile_wal_segno(&pf, (uint32_t)st.st_size) * (uint64_t)st.st_size + (uint64_t)off)
+		return;
+	err_context(err, "%s", path);
+	process_die(err);
+}
 
 /* Pages that begin at off into buf, decrypted; a page that a file's end cuts off reads as if zeros followed. */
 static ssize_t
@@ -34,8 +59,10 @@ read_pages(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 	if (n % WAL_PAGE_LEN != 0)
 		memset(buf + n, 0, WAL_PAGE_LEN - (size_t)n % WAL_PAGE_LEN);
 	for (ssize_t i = 0; i < n; i += WAL_PAGE_LEN)
-		if (wal_page_decrypt(unlock_keys(f)->wal, buf + i, buf + i, &err) != 0)
+		if (wal_page_decrypt(unlock_keys(f)->wal, buf + i, buf + i, &err) != 0) {
+			die_for_epoch(fd, buf + i, off + i, &err);
 			return process_fail(&err, fd);
+		}
 	return n;
 }
 
