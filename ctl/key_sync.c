@@ -1,6 +1,7 @@
 /*
- * key sync: a data directory gets the keys that the keystore has for it: every epoch, under the cluster key of today.
- * For a restored base backup, whose key directory is as old as the backup; and when its key service is gone.
+ * key sync: a data directory gets the keys that the keystore has for it: every epoch of its WAL key, whichever keyset
+ * has it, under the cluster key of today. For a restored base backup, whose key directory is as old as the backup; and
+ * when its key service is gone.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -101,6 +102,55 @@ keys_join(const struct key_sync_options *o, const char *datadir, const char *key
 	return all;
 }
 
+static bool
+has_epoch(const struct keyset *keys, uint32_t number)
+{
+	for (size_t i = 0; i < keyset_nepochs(keys); i++)
+		if (keyset_epoch_at(keys, i)->number == number)
+			return true;
+	return false;
+}
+
+/*
+ * The epochs that other keysets of the keystore have of the same WAL key: rotations after the backup have staged them
+ * there alone. Replaces *all.
+ */
+static int
+relatives_take(const struct keyfolder_choice *base, const char *own, struct keyset **all, struct err *err)
+{
+	struct keystore_names names;
+	int result = keystore_names(base->keystore, &names, err);
+
+	for (size_t i = 0; result == 0 && i < names.n; i++) {
+		struct keyfolder_choice c = *base;
+		struct keydir_info info;
+		struct keyset *more;
+		struct keyfolder f = {0};
+		char path[PATH_MAX];
+		bool lacking = false;
+
+		if ((result = path_format(path, err, "%s/%s", base->keystore, names.name[i])) != 0 ||
+		    (result = keydir_read_info(path, &info, err)) != 0)
+			break;
+		for (size_t j = 0; j < info.nepochs; j++)
+			lacking = lacking || !has_epoch(*all, info.epochs[j].number);
+		if (!lacking || info.system_identifier != keyset_system_identifier(*all) || strcmp(names.name[i], own) == 0)
+			continue;
+		c.name = names.name[i];
+		if ((result = keyfolder_open(&f, &c, false, err)) == 0 && keyset_shares_wal_key(*all, f.keys)) {
+			if ((more = keyset_merge(*all, f.keys, 0, err)) == NULL)
+				result = -1;
+			else {
+				keyset_free(*all);
+				*all = more;
+			}
+		}
+		keyfolder_close(&f);
+	}
+	keystore_names_free(&names);
+	return result;
+}
+
 /* In place of what is there; or anew where nothing is. */
 static int
 keys_put(const char *keydir, bool there, const struct keyset *keys, const struct keydir_info *earlier,
@@ -169,13 +219,18 @@ key_sync_run(void *options, const char **args, size_t nargs, struct err *err)
 	    keyset_find(keystore, nargs > 0 ? args[0] : NULL, info.relation_id, name, err) != 0 ||
 	    keyfolder_open(&kept, &c, false, err) != 0 || keyset_check_datadir(kept.keys, datadir, err) != 0 ||
 	    target_find(o, datadir, name, &target, err) != 0 ||
-	    (all = keys_join(o, datadir, keydir, &info, &kept, err)) == NULL)
+	    (all = keys_join(o, datadir, keydir, &info, &kept, err)) == NULL || relatives_take(&c, name, &all, err) != 0)
 		goto done;
 	if (!o->dry_run && keys_put(keydir, there, all, &kept.info, &target, err) != 0)
 		goto done;
 	keyset_describe(all, keys);
 	printf("data directory \"%s\" %s the keys of keyset \"%s\": %s;\nall %zu epochs, under the cluster key of %s.\n",
 	       datadir, o->dry_run ? "would get" : "has", name, keys, keyset_nepochs(all), target.reference);
+	if (!has_epoch(kept.keys, keyset_epoch_at(all, keyset_nepochs(all) - 1)->number))
+		printf("Keyset \"%s\" lacks the newest. Before the directory becomes a node of the proxy: walcrypt-ctl key "
+		       "new-epoch "
+		       "%s\n",
+		       name, name);
 	result = 0;
 done:
 	keyset_free(all);
