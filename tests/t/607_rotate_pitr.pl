@@ -1,5 +1,5 @@
 # Goal: an archive that is written by pg_receivewal through the proxy goes on through rotations, and a base backup from before the first is
-# recovered from it to a moment between them, and to the end. The archive's keyset knows the first WAL epoch only: the proxy translates.
+# recovered from it to a moment between them, and to the end, when primary and proxy are gone. The archive's keyset knows the first WAL epoch only: the proxy translates.
 use strict;
 use warnings;
 use JSON::PP;
@@ -27,7 +27,7 @@ mkdir $archive;
 my $receiver = fork() // die;
 if ($receiver == 0) {
 	open(STDERR, '>', "$tmp/receivewal");
-	exec('pg_receivewal', '-D', $archive, '-d', $proxy->connstr('archive'), '--no-sync') or POSIX::_exit(127);
+	exec('pg_receivewal', '-D', $archive, '-d', $proxy->connstr('archive') . ' application_name=archiver', '--synchronous') or POSIX::_exit(127);
 }
 END { my $status = $?; kill('KILL', $receiver) if $receiver; $? = $status; }
 wait_for('the archive to stream', sub { $proxy->console('SHOW STANDBYS') =~ /^archive\|/m });
@@ -60,6 +60,8 @@ my $between = $node{blue}->safe_psql('postgres', 'SELECT now()');
 wait_for('the time to pass', sub { $node{blue}->safe_psql('postgres', "SELECT now() > '$between'::timestamptz + '1s'") eq 't' });
 go('green');
 write_row('under the second epoch');
+my $last = $node{green}->safe_psql('postgres', "INSERT INTO t VALUES ('in the last segment'); SELECT pg_current_wal_flush_lsn()");
+wait_for("$last in the archive", sub { $node{green}->safe_psql('postgres', "SELECT flush_lsn >= '$last' FROM pg_stat_replication WHERE application_name = 'archiver'") eq 't' });
 kill('TERM', $receiver);
 waitpid($receiver, 0);
 $receiver = 0;
@@ -70,9 +72,11 @@ is(join(' ', sort keys %epochs), '1', 'the archive has the epoch that its keyset
 my %what = encrypted_wal_files($archive);
 is(join(' ', grep { $what{$_} eq 'clear' || $what{$_} eq 'mixed' } sort keys %what), '', 'and nothing in clear');
 
-# to a moment between the rotations, and to the end
+# to a moment between the rotations, and to the end; of the cluster and the proxy nothing is left by then
+$node{$now}->stop;
+$proxy->stop;
 my $restored = $node{restored};
-$restored->append_conf('postgresql.auto.conf', 'port = ' . $restored->port . "\nunix_socket_directories = '" . $restored->host . "'\nrestore_command = 'cp $archive/%f %p'\n");
+$restored->append_conf('postgresql.auto.conf', 'port = ' . $restored->port . "\nunix_socket_directories = '" . $restored->host . "'\nrestore_command = 'cp $archive/%f %p || cp $archive/%f.partial %p'\n");
 $restored->use_layer($proxy->kek_uri);
 for my $target ($between, undef) {
 	append_to_file("$backup/recovery.signal", '');
@@ -80,11 +84,10 @@ for my $target ($between, undef) {
 	$restored->append_conf('postgresql.auto.conf', "recovery_target_time = '$target'\nrecovery_target_action = 'promote'\n") if defined $target;
 	$restored->start;
 	$restored->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die;
-	is($restored->safe_psql('postgres', "SELECT string_agg(at, ', ') FROM t"), join(', ', 'in clear', 'under the first epoch', defined $target ? () : 'under the second epoch'),
+	is($restored->safe_psql('postgres', "SELECT string_agg(at, ', ') FROM t"), join(', ', 'in clear', 'under the first epoch', defined $target ? () : ('under the second epoch', 'in the last segment')),
 		defined $target ? 'recovered to a moment between the rotations' : 'recovered to the end, across both');
 	$restored->stop;
 	system_or_bail('rm', '-rf', $backup);
 	system_or_bail('cp', '-a', "$tmp/copy", $backup) if defined $target;
 }
-$node{$now}->stop;
 done_testing();
