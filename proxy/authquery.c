@@ -4,18 +4,17 @@
 #include <poll.h>
 #include <postgresql/libpq-fe.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/clock.h"
 #include "common/log.h"
-#include "proxy/worker.h"
+#include "proxy/errand.h"
 #include "walcrypt/secmem.h"
 
 #define REMEMBERED 512
@@ -30,24 +29,19 @@ struct memory {
 };
 
 struct lookup {
-	struct lookup *next;
-	atomic_int refs; /* the session's, and the thread's */
-	struct worker *worker;
+	struct errand errand;
+	struct authquery *q;
 	struct site *site;
 	char user[64];
 	void (*answered)(void *owner, enum authquery_answer answer, const struct verifier *v);
-	void *owner; /* NULL: nobody waits any more */
 	enum authquery_answer answer;
 	struct verifier verifier;
 };
 
 struct authquery {
-	pthread_mutex_t mutex; /* of all but conn and what belongs to it */
-	pthread_cond_t more;
-	pthread_t thread;
-	bool running, stopping;
-	int wake; /* readable when stopping */
-	struct lookup *first, **last;
+	struct errands *errands;
+	int wake;              /* readable when stopping */
+	pthread_mutex_t mutex; /* of the memory */
 	struct memory memory[REMEMBERED];
 	struct verifier like;
 	bool has_like;
@@ -55,32 +49,11 @@ struct authquery {
 	char *conninfo;
 };
 
-static int64_t
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-static void
-unref(struct lookup *l)
-{
-	if (--l->refs > 0)
-		return;
-	site_unref(l->site);
-	secmem_wipe(l, sizeof(*l));
-	free(l);
-}
-
 void
 lookup_drop(struct lookup *l)
 {
-	if (l == NULL)
-		return;
-	l->owner = NULL;
-	unref(l);
+	if (l != NULL)
+		errand_drop(&l->errand);
 }
 
 /* The user's place, or the one to be taken for it: the oldest. */
@@ -108,7 +81,8 @@ authquery_find(struct authquery *q, const struct site *site, const char *user, s
 
 	pthread_mutex_lock(&q->mutex);
 	m = remembered(q, user);
-	if (m->used && strcmp(m->user, user) == 0 && now_ms() - m->when_ms < (int64_t)site->settings->auth_cache_s * 1000) {
+	if (m->used && strcmp(m->user, user) == 0 &&
+	    clock_now_ms() - m->when_ms < (int64_t)site->settings->auth_cache_s * 1000) {
 		answer = m->found ? AUTHQUERY_FOUND : AUTHQUERY_NONE;
 		*v = m->verifier;
 	}
@@ -128,7 +102,7 @@ remember(struct authquery *q, const struct lookup *l)
 	m->used = true;
 	m->found = l->answer == AUTHQUERY_FOUND;
 	m->verifier = l->verifier;
-	m->when_ms = now_ms();
+	m->when_ms = clock_now_ms();
 	if (m->found) {
 		q->like = l->verifier;
 		q->has_like = true;
@@ -143,7 +117,7 @@ authquery_doubt(struct authquery *q, const char *user)
 
 	pthread_mutex_lock(&q->mutex);
 	m = remembered(q, user);
-	if (m->used && strcmp(m->user, user) == 0 && now_ms() - m->when_ms > DOUBT_MS)
+	if (m->used && strcmp(m->user, user) == 0 && clock_now_ms() - m->when_ms > DOUBT_MS)
 		secmem_wipe(m, sizeof(*m));
 	pthread_mutex_unlock(&q->mutex);
 }
@@ -173,7 +147,7 @@ static bool
 wait_for(struct authquery *q, short events, int64_t until_ms)
 {
 	struct pollfd fds[2] = {{.fd = PQsocket(q->conn), .events = events}, {.fd = q->wake, .events = POLLIN}};
-	int64_t left = until_ms - now_ms();
+	int64_t left = until_ms - clock_now_ms();
 	int rc = left > 0 ? poll(fds, 2, (int)left) : 0;
 
 	return (rc > 0 && fds[1].revents == 0) || (rc < 0 && errno == EINTR);
@@ -258,10 +232,12 @@ query(struct authquery *q, const struct lookup *l, int64_t until_ms)
 }
 
 static void
-resolve(struct authquery *q, struct lookup *l)
+resolve(struct errand *e)
 {
+	struct lookup *l = (struct lookup *)e;
+	struct authquery *q = l->q;
 	bool had = q->conn != NULL;
-	int64_t until_ms = now_ms() + l->site->settings->connect_timeout_ms;
+	int64_t until_ms = clock_now_ms() + l->site->settings->connect_timeout_ms;
 	PGresult *res = NULL;
 	struct err err = {0};
 
@@ -297,39 +273,25 @@ resolve(struct authquery *q, struct lookup *l)
 	PQclear(res);
 }
 
-/* In the worker's thread. */
 static void
-deliver(void *arg)
+deliver(struct errand *e)
 {
-	struct lookup *l = arg;
+	struct lookup *l = (struct lookup *)e;
 
-	if (l->owner != NULL)
-		l->answered(l->owner, l->answer, &l->verifier);
-	unref(l);
+	l->answered(e->owner, l->answer, &l->verifier);
 }
 
-static void *
-run(void *arg)
+static void
+lookup_free(struct errand *e)
 {
-	struct authquery *q = arg;
-	struct lookup *l;
+	struct lookup *l = (struct lookup *)e;
 
-	for (;;) {
-		pthread_mutex_lock(&q->mutex);
-		while (q->first == NULL && !q->stopping)
-			pthread_cond_wait(&q->more, &q->mutex);
-		if (q->stopping) {
-			pthread_mutex_unlock(&q->mutex);
-			return NULL;
-		}
-		l = q->first;
-		if ((q->first = l->next) == NULL)
-			q->last = &q->first;
-		pthread_mutex_unlock(&q->mutex);
-		resolve(q, l);
-		worker_post(l->worker, deliver, l);
-	}
+	site_unref(l->site);
+	secmem_wipe(l, sizeof(*l));
+	free(l);
 }
+
+static const struct errand_kind lookup_kind = {resolve, deliver, lookup_free};
 
 struct authquery *
 authquery_new(struct err *err)
@@ -341,9 +303,12 @@ authquery_new(struct err *err)
 		free(q);
 		return NULL;
 	}
+	if ((q->errands = errands_new(err)) == NULL) {
+		close(q->wake);
+		free(q);
+		return NULL;
+	}
 	pthread_mutex_init(&q->mutex, NULL);
-	pthread_cond_init(&q->more, NULL);
-	q->last = &q->first;
 	return q;
 }
 
@@ -351,21 +316,12 @@ void
 authquery_stop(struct authquery *q)
 {
 	const uint64_t one = 1;
-	bool running;
 
 	if (q == NULL)
 		return;
-	pthread_mutex_lock(&q->mutex);
-	q->stopping = true;
-	running = q->running;
-	q->running = false;
-	pthread_cond_signal(&q->more);
-	pthread_mutex_unlock(&q->mutex);
-	if (!running)
-		return;
 	if (write(q->wake, &one, sizeof(one)) < 0)
 		log_debug("eventfd: %s", strerror(errno));
-	pthread_join(q->thread, NULL);
+	errands_stop(q->errands);
 }
 
 void
@@ -373,41 +329,12 @@ authquery_free(struct authquery *q)
 {
 	if (q == NULL)
 		return;
-	authquery_stop(q);
-	while (q->first != NULL) {
-		struct lookup *l = q->first;
-
-		q->first = l->next;
-		unref(l);
-	}
+	errands_free(q->errands);
 	hang_up(q);
 	close(q->wake);
-	pthread_cond_destroy(&q->more);
 	pthread_mutex_destroy(&q->mutex);
 	secmem_wipe(q, sizeof(*q));
 	free(q);
-}
-
-/* The thread is there from the first question on. */
-static int
-start(struct authquery *q, struct err *err)
-{
-	sigset_t all, before;
-	int rc;
-
-	if (q->running)
-		return 0;
-	if (q->stopping)
-		return err_set(err, ERR_FAILED, "the proxy stops");
-	/* signals are the main thread's */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&q->thread, NULL, run, q);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc != 0)
-		return err_os(err, rc, "could not start a thread");
-	q->running = true;
-	return 0;
 }
 
 struct lookup *
@@ -416,28 +343,15 @@ authquery_ask(struct authquery *q, struct worker *worker, struct site *site, con
               struct err *err)
 {
 	struct lookup *l = calloc(1, sizeof(*l));
-	int rc;
 
 	if (l == NULL) {
 		err_nomem(err);
 		return NULL;
 	}
-	l->refs = 1;
-	l->worker = worker;
+	l->errand = (struct errand){.kind = &lookup_kind, .worker = worker, .owner = owner};
+	l->q = q;
 	l->site = site_ref(site);
 	snprintf(l->user, sizeof(l->user), "%s", user);
 	l->answered = answered;
-	l->owner = owner;
-	pthread_mutex_lock(&q->mutex);
-	if ((rc = start(q, err)) == 0) {
-		l->refs++;
-		*q->last = l;
-		q->last = &l->next;
-		pthread_cond_signal(&q->more);
-	}
-	pthread_mutex_unlock(&q->mutex);
-	if (rc == 0)
-		return l;
-	unref(l);
-	return NULL;
+	return errand_send(q->errands, &l->errand, err) == 0 ? l : NULL;
 }
