@@ -113,6 +113,12 @@ node_add(struct settings *s, const struct conf *c, const struct conf_section *se
 		free(n->keyset);
 		n->keyset = NULL;
 	}
+	if (n->keyset != NULL && strcmp(n->keyset, "auto") == 0) {
+		free(n->keyset);
+		if ((n->keyset = strdup(n->name)) == NULL)
+			return err_nomem(err);
+		n->keyset_auto = true;
+	}
 	if (n->keyset == NULL && n->kek != NULL) {
 		conf_error(err, c, conf_line(c, section->kind, n->name, "kek"), "[%s %s] has a kek, but keyset = none",
 		           section->kind, n->name);
@@ -154,7 +160,8 @@ section_load(struct settings *s, const struct conf *c, const struct conf_section
 		return conf_error(err, c, section->line, "unknown section [%s]", section->kind);
 	if (section->name == NULL)
 		return conf_error(err, c, section->line, "[%s] has no name", section->kind);
-	if (!settings_name_valid(section->name) || strcmp(section->name, "none") == 0) {
+	if (!settings_name_valid(section->name) || strcmp(section->name, "none") == 0 ||
+	    strcmp(section->name, "auto") == 0) {
 		conf_error(err, c, section->line, "\"%s\" is not a name for a %s", section->name, section->kind);
 		return err_hint(err, "A name has at most %d of a-z, 0-9, _ and -, and begins with a letter or _.",
 		                SETTINGS_NAME_MAX);

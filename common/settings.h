@@ -32,6 +32,7 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	bool profile;     /* a profile never becomes an upstream: no conninfo, no datadir */
 	char *conninfo;   /* how to reach this node as an upstream; NULL: it cannot be one yet */
 	char *keyset;     /* folder in the keystore; NULL: `none`, the node is clear */
+	bool keyset_auto; /* `auto`: the folder has the node's name, and is made when it is first needed */
 	char *kek;        /* name of its [kek] section; NULL when clear */
 	bool allow_clear; /* keyset NULL: it may take what its upstream sends, in clear */
 	char *datadir;

@@ -118,7 +118,8 @@ const struct settings_option settings_options[] = {
     {"node", "conninfo", SETTING_TEXT, NODE(conninfo), NULL, 0, 0,
      "libpq connection string of the server as an upstream; not set: it can't be one yet"},
     {"node", "keyset", SETTING_NAME, NODE(keyset), NULL, 0, 0,
-     "keyset in the keystore under which its files are encrypted; none: the node is clear; must be set"},
+     "keyset in the keystore under which its files are encrypted; auto: one of its own, made when it is first needed; "
+     "none: the node is clear; must be set"},
     {"node", "kek", SETTING_NAME, NODE(kek), NULL, 0, 0, "[kek] section whose cluster key wraps the keyset"},
     {"node", "allow_clear", SETTING_BOOL, NODE(allow_clear), "off", 0, 0,
      "let a node without keyset take backups and WAL in clear"},
@@ -148,7 +149,8 @@ const struct settings_option settings_options[] = {
     {"node", "upstream", SETTING_NAME, NODE(upstream), NULL, 0, 0,
      "the node that this one streams from, which may be a standby; not set: the one that is the primary"},
     {"profile", "keyset", SETTING_NAME, NODE(keyset), NULL, 0, 0,
-     "keyset in the keystore under which what it takes is encrypted; none: clear; must be set"},
+     "keyset in the keystore under which what it takes is encrypted; auto: one of its own, made when it is first "
+     "needed; none: clear; must be set"},
     {"profile", "kek", SETTING_NAME, NODE(kek), NULL, 0, 0, "[kek] section whose cluster key wraps the keyset"},
     {"profile", "allow_clear", SETTING_BOOL, NODE(allow_clear), "off", 0, 0,
      "let a profile without keyset take backups and WAL in clear"},

@@ -8,7 +8,6 @@
 #include "common/path.h"
 #include "ctl/keydir_choice.h"
 #include "ctl/keyfolder.h"
-#include "ctl/keyset_make.h"
 #include "ctl/layer.h"
 #include "ctl/upstream.h"
 #include "keymgr/keygen.h"
@@ -270,7 +269,8 @@ epoch_stage(const struct epoch_stage *s, struct err *err)
 	int lock = -1, result = -1;
 
 	if (settings_find(s->config, s->nnames > 0, &g.settings, err) != 0 ||
-	    (s->nnames > 0 && (keystore_find(s->config, keystore, err) != 0 || (lock = keystore_lock(keystore, err)) < 0)))
+	    (s->nnames > 0 &&
+	     (keystore_find(s->config, keystore, err) != 0 || (lock = keystore_lock(keystore, -1, err)) < 0)))
 		goto done;
 	if (folders_find(&g, keystore, err) == 0 && epoch_choose(&g, err) == 0)
 		result = folders_write(&g, err);

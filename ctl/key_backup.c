@@ -167,7 +167,7 @@ key_backup_run(void *options, const char **args, size_t nargs, struct err *err)
 	if (access(args[0], F_OK) == 0)
 		return err_set(err, ERR_REFUSED, "\"%s\" exists already", args[0]);
 	if (o->datadir == NULL &&
-	    (keystore_find(o->common.config, keystore, err) != 0 || (lock = keystore_lock(keystore, err)) < 0))
+	    (keystore_find(o->common.config, keystore, err) != 0 || (lock = keystore_lock(keystore, -1, err)) < 0))
 		goto done;
 	if (o->datadir == NULL && nargs == 1) {
 		if (keystore_names(keystore, &all, err) != 0)
@@ -322,7 +322,7 @@ key_restore_run(void *options, const char **args, size_t nargs, struct err *err)
 	}
 	if ((o->keystore != NULL ? path_absolute(keystore, o->keystore, err)
 	                         : keystore_find(o->common.config, keystore, err)) != 0 ||
-	    (lock = keystore_lock(keystore, err)) < 0 || check_free(&b, keystore, names, nargs - 1, err) != 0)
+	    (lock = keystore_lock(keystore, -1, err)) < 0 || check_free(&b, keystore, names, nargs - 1, err) != 0)
 		goto done;
 	for (size_t i = 0; i < b.n; i++) {
 		if (!is_meant(b.entry[i].name, names, nargs - 1))

@@ -17,7 +17,6 @@
 #include "ctl/epoch_use.h"
 #include "ctl/files.h"
 #include "ctl/keydir_choice.h"
-#include "ctl/keyset_make.h"
 #include "ctl/source.h"
 #include "keymgr/keydir.h"
 #include "keymgr/keystore.h"
@@ -324,7 +323,7 @@ key_destroy_run(void *options, const char **args, size_t nargs, struct err *err)
 		return -1;
 	if ((d.use = calloc(1, sizeof(*d.use))) == NULL)
 		err_nomem(err);
-	else if (keystore_find(o->common.config, keystore, err) == 0 && (lock = keystore_lock(keystore, err)) >= 0) {
+	else if (keystore_find(o->common.config, keystore, err) == 0 && (lock = keystore_lock(keystore, -1, err)) >= 0) {
 		d.name = o->kek == NULL ? args[0] : NULL;
 		result = o->kek == NULL ? keyset_destroy(&d, args + 1, nargs - 1, err) : kek_gone(&d, args, nargs, err);
 	}

@@ -12,6 +12,7 @@
 #include "keymgr/cfe.h"
 #include "keymgr/keydir.h"
 #include "keymgr/keygen.h"
+#include "keymgr/keystore.h"
 
 struct key_import_options {
 	struct common_options common;
@@ -73,7 +74,7 @@ key_import_run(void *options, const char **args, size_t nargs, struct err *err)
 		return -1;
 	source.conf.provider_random |= o->provider_random;
 	if (system_identifier_find(o->system_identifier, source.settings, &identifier, err) != 0 ||
-	    (lock = keystore_lock(keystore, err)) < 0 || path_format(path, err, "%s/%s", keystore, args[0]) != 0)
+	    (lock = keystore_lock(keystore, -1, err)) < 0 || path_format(path, err, "%s/%s", keystore, args[0]) != 0)
 		goto done;
 	if (keydir_exists(path)) {
 		err_set(err, ERR_REFUSED, "keyset \"%s\" exists already", args[0]);

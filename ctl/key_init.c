@@ -5,12 +5,10 @@
  * their nodes exchange WAL: it is copied from one that is there already. An archive that shall not be able to read the
  * nodes' WAL has one of its own.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/path.h"
@@ -42,55 +40,20 @@ static const struct option_def key_init_defs[] = {
     COMMON_OPTIONS,
     OPTIONS_END};
 
-/* Have two keysets a WAL key in common? */
-static bool
-share_wal_key(const struct keydir_info *a, const struct keydir_info *b)
-{
-	for (size_t i = 0; i < a->nepochs; i++)
-		for (size_t j = 0; j < b->nepochs; j++)
-			if (a->epochs[i].number == b->epochs[j].number && strcmp(a->epochs[i].id, b->epochs[j].id) == 0)
-				return true;
-	return false;
-}
-
-static int
-several(const char *one, const char *other, struct err *err)
-{
-	err_set(err, ERR_REFUSED, "keysets \"%.63s\" and \"%.63s\" of the cluster have different WAL keys", one, other);
-	return err_hint(err, "Say whose the new keyset shall have: --wal-key-of KEYSET, or --own-wal-key.");
-}
-
 /* The folder of a keyset of the same cluster, or "". With wal_key_of: that one. */
 static int
 relative_find(const char *keystore, uint64_t identifier, const char *wal_key_of, char name[static NAME_MAX + 1],
               struct err *err)
 {
-	struct keydir_info info, first;
-	struct keystore_names names;
-	int result = keystore_names(keystore, &names, err);
+	const char *const among[] = {wal_key_of};
 
-	name[0] = '\0';
-	for (size_t i = 0; result == 0 && i < names.n; i++) {
-		char path[PATH_MAX];
-
-		if (wal_key_of != NULL && strcmp(wal_key_of, names.name[i]) != 0)
-			continue;
-		if ((result = path_format(path, err, "%s/%s", keystore, names.name[i])) != 0 || !keydir_exists(path))
-			continue;
-		if ((result = keydir_read_info(path, &info, err)) != 0 || info.system_identifier != identifier)
-			continue;
-		if (name[0] != '\0' && !share_wal_key(&first, &info))
-			result = several(name, names.name[i], err);
-		/* the one that knows the latest epoch */
-		if (name[0] != '\0' && info.epochs[info.nepochs - 1].number <= first.epochs[first.nepochs - 1].number)
-			continue;
-		memcpy(name, names.name[i], sizeof(names.name[i]));
-		first = info;
-	}
-	keystore_names_free(&names);
-	if (result == 0 && wal_key_of != NULL && name[0] == '\0')
-		return err_set(err, ERR_USAGE, "the keystore has no keyset \"%s\" of this cluster", wal_key_of);
-	return result;
+	if (keystore_relative(keystore, identifier, wal_key_of != NULL ? among : NULL, 1, name, err) != 0)
+		return err->class == ERR_REFUSED && err->hint[0] == '\0'
+		           ? err_hint(err, "Say whose the new keyset shall have: --wal-key-of KEYSET, or --own-wal-key.")
+		           : -1;
+	return wal_key_of == NULL || name[0] != '\0'
+	           ? 0
+	           : err_set(err, ERR_USAGE, "the keystore has no keyset \"%s\" of this cluster", wal_key_of);
 }
 
 /* Open the relative with its own cluster key. */
@@ -167,7 +130,7 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		goto done;
 	}
 	if (system_identifier_find(o->system_identifier, source.settings, &identifier, err) != 0 ||
-	    (lock = keystore_lock(source.settings->keystore, err)) < 0 ||
+	    (lock = keystore_lock(source.settings->keystore, -1, err)) < 0 ||
 	    path_format(path, err, "%s/%s", source.settings->keystore, args[0]) != 0 ||
 	    path_format(new, err, "%s/new", path) != 0)
 		goto done;
@@ -175,16 +138,12 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		err_set(err, ERR_REFUSED, "keyset \"%s\" exists already", args[0]);
 		goto done;
 	}
-	/* new/ is where %d points, so that a key command can leave a file of its own */
-	if ((mkdir(path, 0700) != 0 || mkdir(new, 0700) != 0) && errno != EEXIST) {
-		err_os(err, errno, "could not create directory \"%s\"", path);
+	if (keydir_prepare(path, err) != 0)
 		goto done;
-	}
 	if ((kek = source_prepare_new(&source, new, o->create_kek, err)) == NULL ||
 	    (ks = keys_make(o, source.settings->keystore, identifier, shared, err)) == NULL ||
 	    keydir_create(path, ks, kek, source.reference, err) != 0) {
-		rmdir(new);
-		rmdir(path);
+		keydir_abandon(path);
 		goto done;
 	}
 	keyset_describe(ks, keys);
@@ -207,7 +166,8 @@ const struct command command_key_init = {
     .arguments = "NAME [--kek SOURCE] [--create-kek] [--method METHOD] [--own-wal-key | --wal-key-of KEYSET] "
                  "[--system-identifier NUMBER] [--provider-random]",
     .summary = "make a keyset for a standby or an archive in the proxy's keystore",
-    .more = "NAME is the keyset that the configuration gives to a node or profile.",
+    .more = "NAME is the keyset that the configuration gives to a node or profile. With keyset = auto there the proxy "
+            "makes it by itself.",
     .options = key_init_defs,
     .style = OPTIONS_ALL,
     .min_args = 1,

@@ -13,7 +13,6 @@
 #include "ctl/epoch_use.h"
 #include "ctl/keydir_choice.h"
 #include "ctl/keyfolder.h"
-#include "ctl/keyset_make.h"
 #include "ctl/upstream.h"
 #include "keymgr/keygen.h"
 #include "keymgr/keystore.h"
@@ -295,7 +294,7 @@ key_retire_run(void *options, const char **args, size_t nargs, struct err *err)
 		err_nomem(err);
 		goto done;
 	}
-	if (keystore_find(o->common.config, keystore, err) != 0 || (lock = keystore_lock(keystore, err)) < 0 ||
+	if (keystore_find(o->common.config, keystore, err) != 0 || (lock = keystore_lock(keystore, -1, err)) < 0 ||
 	    keydir_named(&named, path, err) != 0 || keydir_read_info(path, &r.info, err) != 0)
 		goto done;
 	r.use->system_identifier = r.info.system_identifier;

@@ -12,7 +12,6 @@
 #include "ctl/command.h"
 #include "ctl/keydir_choice.h"
 #include "ctl/keyfolder.h"
-#include "ctl/keyset_make.h"
 #include "ctl/layer.h"
 #include "keymgr/keygen.h"
 #include "keymgr/keystore.h"
@@ -215,7 +214,7 @@ key_sync_run(void *options, const char **args, size_t nargs, struct err *err)
 		return err_hint(err, there ? "To make it anew, move pg_cryptokeys away and name the keyset."
 		                           : "Name the keyset: walcrypt-ctl key sync NAME -D DIR");
 	}
-	if ((lock = keystore_lock(keystore, err)) < 0 ||
+	if ((lock = keystore_lock(keystore, -1, err)) < 0 ||
 	    keyset_find(keystore, nargs > 0 ? args[0] : NULL, info.relation_id, name, err) != 0 ||
 	    keyfolder_open(&kept, &c, false, err) != 0 || keyset_check_datadir(kept.keys, datadir, err) != 0 ||
 	    target_find(o, datadir, name, &target, err) != 0 ||

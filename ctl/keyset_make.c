@@ -1,24 +1,20 @@
 #include "ctl/keyset_make.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
-#include "common/durable.h"
 #include "ctl/upstream.h"
-#include "keymgr/keystore.h"
 
 static bool
 name_is_plain(const char *name)
 {
 	size_t len = strlen(name);
 
-	return len > 0 && len <= SETTINGS_NAME_MAX && strcmp(name, "none") != 0 && strcmp(name, "new") != 0 &&
-	       strcmp(name, "ledger") != 0 && ((*name >= 'a' && *name <= 'z') || *name == '_') &&
+	return len > 0 && len <= SETTINGS_NAME_MAX && strcmp(name, "none") != 0 && strcmp(name, "auto") != 0 &&
+	       strcmp(name, "new") != 0 && strcmp(name, "ledger") != 0 &&
+	       ((*name >= 'a' && *name <= 'z') || *name == '_') &&
 	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") == len;
 }
 
@@ -30,31 +26,6 @@ keyset_name_check(const char *name, struct err *err)
 	err_set(err, ERR_USAGE, "\"%s\" is not a name for a keyset", name);
 	return err_hint(err, "A name has at most %d of a-z, 0-9, _ and -, and begins with a letter or _.",
 	                SETTINGS_NAME_MAX);
-}
-
-int
-keystore_lock(const char *keystore, struct err *err)
-{
-	int fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 && errno == ENOENT && durable_mkdir(keystore, 0700, err) == 0)
-		fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0) {
-		err_os(err, errno, "could not open keystore \"%s\"", keystore);
-		return err_hint(
-		    err, "Its parent folder must be there and belong to the user that runs this and the proxy: install -d "
-		         "-m 700 -o USER FOLDER");
-	}
-	if (keystore_check(keystore, err) != 0) {
-		close(fd);
-		return -1;
-	}
-	if (flock(fd, LOCK_EX) != 0) {
-		err_os(err, errno, "could not lock keystore \"%s\"", keystore);
-		close(fd);
-		return -1;
-	}
-	return fd;
 }
 
 int

@@ -6,9 +6,6 @@
 
 /* ERR_USAGE when it cannot be a keyset's name. */
 int keyset_name_check(const char *name, struct err *err);
-/* Make the folder if it is not there, and lock it: one such command at a time, as two would draw two WAL keys for one
- * cluster. The descriptor, to be closed, or -1. */
-int keystore_lock(const char *keystore, struct err *err);
 /* given: what --system-identifier says; NULL: asked from the configured nodes. */
 int system_identifier_find(const char *given, const struct settings *settings, uint64_t *identifier, struct err *err);
 /* source_prepare for a new key directory; what was made at the provider is said. NULL with err. */

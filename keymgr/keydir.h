@@ -54,6 +54,13 @@ struct kek *keydir_kek(const char *path, const struct kek_conf *conf, struct err
 struct keyset *keydir_open(const char *path, const struct kek *kek, struct err *err);
 /* Both. An envelope's key that was changed in between is fetched once more. */
 struct keyset *keydir_unlock(const char *path, const struct kek_conf *conf, struct err *err);
+/*
+ * Make path and new/ in it, for a key directory that is about to be made: what %d of a key command points to, so that
+ * it can leave a file of its own there. What a making that was cut off has left there goes. abandon: take both away
+ * again.
+ */
+int keydir_prepare(const char *path, struct err *err);
+void keydir_abandon(const char *path);
 /* Write a new key directory; path must not exist or hold nothing but a new/ without keys (where %d pointed a key
  * command that keeps a file beside the keys); durable when it returns. reference: what kek_reference says. */
 int keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference,

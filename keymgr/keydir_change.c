@@ -86,6 +86,38 @@ check_empty(const char *path, const struct keydir_places *p, struct err *err)
 }
 
 int
+keydir_prepare(const char *path, struct err *err)
+{
+	struct keydir_places p;
+	int fd, result = -1;
+
+	if (!keydir_is_folder(path) && durable_mkdir(path, 0700, err) != 0)
+		return -1;
+	if ((fd = keydir_lock(path, LOCK_EX, err)) < 0)
+		return -1;
+	if (keydir_places_look(&p, path, err) != 0)
+		goto done;
+	if (p.has_live || p.has_old)
+		err_set(err, ERR_REFUSED, "key directory \"%s\" exists already", path);
+	else if (!p.has_new || durable_remove_dir(p.new, err) == 0)
+		result = durable_mkdir(p.new, 0700, err);
+done:
+	close(fd);
+	return result;
+}
+
+void
+keydir_abandon(const char *path)
+{
+	struct keydir_places p;
+	struct err ignored;
+
+	if (keydir_places_look(&p, path, &ignored) == 0 && !p.has_live && !p.has_old)
+		durable_remove_dir(p.new, &ignored);
+	rmdir(path);
+}
+
+int
 keydir_create(const char *path, const struct keyset *ks, const struct kek *kek, const char *reference, struct err *err)
 {
 	return keydir_create_again(path, ks, NULL, kek, reference, err);

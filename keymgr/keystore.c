@@ -2,13 +2,18 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/durable.h"
 #include "common/path.h"
+#include "keymgr/keydir.h"
 
 static bool
 is_keyset(const char *keystore, const char *name)
@@ -83,4 +88,88 @@ keystore_check(const char *keystore, struct err *err)
 		return err_hint(err, "chmod 0700 %.200s", keystore);
 	}
 	return 0;
+}
+
+int
+keystore_lock(const char *keystore, int patience_ms, struct err *err)
+{
+	int fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT && durable_mkdir(keystore, 0700, err) == 0)
+		fd = open(keystore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
+		err_os(err, errno, "could not open keystore \"%s\"", keystore);
+		return err_hint(
+		    err, "Its parent folder must be there and belong to the user that runs this and the proxy: install -d "
+		         "-m 700 -o USER FOLDER");
+	}
+	if (keystore_check(keystore, err) != 0)
+		goto fail;
+	for (int waited = 0; flock(fd, patience_ms < 0 ? LOCK_EX : LOCK_EX | LOCK_NB) != 0; waited += 20) {
+		if (errno != EWOULDBLOCK && errno != EINTR) {
+			err_os(err, errno, "could not lock keystore \"%s\"", keystore);
+			goto fail;
+		}
+		if (patience_ms >= 0 && waited >= patience_ms) {
+			err_set(err, ERR_REFUSED, "keystore \"%s\" is being changed by another process", keystore);
+			err_hint(err, "Wait until it is done.");
+			goto fail;
+		}
+		nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+	}
+	return fd;
+fail:
+	close(fd);
+	return -1;
+}
+
+/* Have two keysets a WAL key in common? */
+static bool
+share_wal_key(const struct keydir_info *a, const struct keydir_info *b)
+{
+	for (size_t i = 0; i < a->nepochs; i++)
+		for (size_t j = 0; j < b->nepochs; j++)
+			if (a->epochs[i].number == b->epochs[j].number && strcmp(a->epochs[i].id, b->epochs[j].id) == 0)
+				return true;
+	return false;
+}
+
+static bool
+is_among(const char *name, const char *const *among, size_t n)
+{
+	for (size_t i = 0; among != NULL && i < n; i++)
+		if (strcmp(name, among[i]) == 0)
+			return true;
+	return among == NULL;
+}
+
+int
+keystore_relative(const char *keystore, uint64_t system_identifier, const char *const *among, size_t n,
+                  char name[static NAME_MAX + 1], struct err *err)
+{
+	struct keydir_info info, first;
+	struct keystore_names names;
+	int result = keystore_names(keystore, &names, err);
+
+	name[0] = '\0';
+	for (size_t i = 0; result == 0 && i < names.n; i++) {
+		char path[PATH_MAX];
+
+		if (!is_among(names.name[i], among, n))
+			continue;
+		if ((result = path_format(path, err, "%s/%s", keystore, names.name[i])) != 0 || !keydir_exists(path))
+			continue;
+		if ((result = keydir_read_info(path, &info, err)) != 0 || info.system_identifier != system_identifier)
+			continue;
+		if (name[0] != '\0' && !share_wal_key(&first, &info))
+			result = err_set(err, ERR_REFUSED, "keysets \"%.63s\" and \"%.63s\" of the cluster have different WAL keys",
+			                 name, names.name[i]);
+		/* the one that knows the latest epoch */
+		if (name[0] != '\0' && info.epochs[info.nepochs - 1].number <= first.epochs[first.nepochs - 1].number)
+			continue;
+		memcpy(name, names.name[i], sizeof(names.name[i]));
+		first = info;
+	}
+	keystore_names_free(&names);
+	return result;
 }

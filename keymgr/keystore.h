@@ -4,6 +4,7 @@
 
 #include <limits.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/err.h"
 
@@ -21,5 +22,20 @@ void keystore_names_free(struct keystore_names *names);
  * root.
  */
 int keystore_check(const char *keystore, struct err *err);
+
+/*
+ * Make the folder if it is not there, and lock it: whoever puts keysets into it or takes them out is alone with it, as
+ * two would draw two WAL keys for one cluster. patience_ms: how long another one is waited for, then ERR_REFUSED; -1:
+ * any time. The descriptor, to be closed, or -1.
+ */
+int keystore_lock(const char *keystore, int patience_ms, struct err *err);
+
+/*
+ * A keyset of this cluster, whose WAL key a new one shares: of several with the same WAL key the one that knows the
+ * latest epoch; name is empty when there is none. among: look at these alone (NULL: at all). ERR_REFUSED when they have
+ * different WAL keys.
+ */
+int keystore_relative(const char *keystore, uint64_t system_identifier, const char *const *among, size_t n,
+                      char name[static NAME_MAX + 1], struct err *err);
 
 #endif
