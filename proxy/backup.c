@@ -71,7 +71,8 @@ static const struct site_node *
 whose_key(const struct site *site, const char *relation_id)
 {
 	for (size_t i = 0; i < site->settings->nnodes; i++)
-		if (site->nodes[i].keyset != NULL && strcmp(site->nodes[i].info.relation_id, relation_id) == 0)
+		if (site_keys(&site->nodes[i]) != NULL &&
+		    strcmp(site_keys(&site->nodes[i])->info.relation_id, relation_id) == 0)
 			return &site->nodes[i];
 	return NULL;
 }
@@ -95,14 +96,14 @@ on_keyset(void *arg, const uint8_t *text, size_t len, struct err *err)
 	}
 	if (keydir_text_read("keyset.json", (const char *)text, len, &info, mac, err) != 0)
 		return -1;
-	if (node->keyset != NULL && strcmp(info.relation_id, s->up_node->info.relation_id) == 0)
+	if (node->keyset != NULL && strcmp(info.relation_id, site_keys(s->up_node)->info.relation_id) == 0)
 		return 0;
 	if (node->keyset == NULL)
 		err_set(err, ERR_REFUSED, "it is encrypted under relation key %s, but node \"%s\" has no keyset",
 		        info.relation_id, node->name);
 	else
 		err_set(err, ERR_WRONG_KEY, "it is encrypted under relation key %s, but keyset \"%s\" of node \"%s\" has %s",
-		        info.relation_id, node->keyset, node->name, s->up_node->info.relation_id);
+		        info.relation_id, node->keyset, node->name, site_keys(s->up_node)->info.relation_id);
 	if ((other = whose_key(s->site, info.relation_id)) != NULL)
 		err_hint(err, "That is the key of keyset \"%s\": set it in [node %s].", other->settings->keyset, node->name);
 	else
@@ -130,13 +131,15 @@ static int
 chain_make(struct session *s, struct err *err)
 {
 	struct backup *b = s->backup;
-	const struct keydir_files *files = &s->node->files;
+	static const struct site_keys clear;
+	const struct site_keys *keys = site_keys(s->node) != NULL ? site_keys(s->node) : &clear;
+	const struct keydir_files *files = &keys->files;
 	struct backupstage_file *keyfiles = calloc(files->n + 1, sizeof(*keyfiles));
-	struct backupstage_conf conf = {.upstream = s->up_node->keyset,
-	                                .downstream = s->node->keyset,
+	struct backupstage_conf conf = {.upstream = site_keyset(s->up_node),
+	                                .downstream = keys->keyset,
 	                                .keyfiles = keyfiles,
 	                                .nkeyfiles = files->n,
-	                                .relation_id = s->node->info.relation_id,
+	                                .relation_id = keys->info.relation_id,
 	                                .guard = b->guard,
 	                                .verify = b->wants.verify_checksums && upstream_facts(s->up)->checksums,
 	                                .checksums = b->wants.checksums,
@@ -178,7 +181,7 @@ out:
 static void
 broken(struct session *s, struct err *err)
 {
-	if (err->class == ERR_WRONG_KEY && err->hint[0] == '\0' && s->up_node->keyset != NULL)
+	if (err->class == ERR_WRONG_KEY && err->hint[0] == '\0' && site_keyset(s->up_node) != NULL)
 		err_hint(err,
 		         "Is the server under keyset \"%s\", as [node %s] says? walcrypt-ctl key show -D its data directory.",
 		         s->up_node->settings->keyset, s->up_node->settings->name);
@@ -226,9 +229,9 @@ backup_copy_end(struct session *s, bool waits, const PGresult *first)
 		            "base backup: %" PRIu64 " relation files (%" PRIu64 " MiB) and %" PRIu64 " WAL files %s, %" PRIu64
 		            " other files",
 		            n->relation_files, n->relation_bytes >> 20, n->wal_files,
-		            s->node->keyset == NULL      ? "opened"
-		            : s->up_node->keyset == NULL ? "encrypted"
-		                                         : "encrypted anew",
+		            site_keyset(s->node) == NULL      ? "opened"
+		            : site_keyset(s->up_node) == NULL ? "encrypted"
+		                                              : "encrypted anew",
 		            n->other_files);
 	}
 	session_put(s);
@@ -373,7 +376,7 @@ on_libraries(struct session *s, const PGresult *res)
 		return;
 	}
 	libraries = PQgetvalue(res, 0, 0);
-	if (strstr(libraries, AUTOCONF_LAYER) != NULL && s->up_node->keyset == NULL) {
+	if (strstr(libraries, AUTOCONF_LAYER) != NULL && site_keyset(s->up_node) == NULL) {
 		err_set(&err, ERR_REFUSED, "upstream \"%s\" is an encrypted server, but its node has no keyset",
 		        upstream_name(s->up));
 		err_sqlstate(&err, "55000");
@@ -382,7 +385,7 @@ on_libraries(struct session *s, const PGresult *res)
 		return;
 	}
 	s->backup->guard =
-	    autoconf_guard(libraries, s->node->keyset != NULL ? s->site->settings->guard_library : NULL, &err);
+	    autoconf_guard(libraries, site_keyset(s->node) != NULL ? s->site->settings->guard_library : NULL, &err);
 	if (s->backup->guard == NULL || chain_make(s, &err) != 0)
 		session_refuse(s, &err);
 	else
@@ -404,9 +407,10 @@ backup_begin(struct session *s)
 	s->card.backup_done = s->card.backup_size = 0;
 	if (command_backup(&s->command, &s->backup->wants, &err) != 0)
 		session_refuse(s, &err);
-	else if (s->node->keyset == NULL && s->up_node->keyset == NULL)
+	else if (site_keyset(s->node) == NULL && site_keyset(s->up_node) == NULL)
 		start(s);
-	else if (s->node->keyset != NULL && !upstream_facts(s->up)->checksums && !s->site->settings->allow_no_checksums) {
+	else if (site_keyset(s->node) != NULL && !upstream_facts(s->up)->checksums &&
+	         !s->site->settings->allow_no_checksums) {
 		err_set(&err, ERR_REFUSED, "upstream \"%s\" has no data checksums", upstream_name(s->up));
 		err_sqlstate(&err, "55000");
 		err_detail(&err, "Without them damage to an encrypted page goes unnoticed.");

@@ -50,15 +50,15 @@ candidate_fault(struct candidate *c, const struct err *err)
 	         err->text, err->detail[0] != '\0' ? ": " : ".", err->detail);
 }
 
-/* Is the server of the cluster that a node's keyset is for? */
-static int
-cluster_check(const struct candidate *c, const struct site_node *node, struct err *err)
+int
+choice_check_cluster(const struct upstream *up, const struct site_node *node, struct err *err)
 {
-	uint64_t is = upstream_facts(c->up)->system_identifier, want;
+	const struct keyset *keyset = site_keyset(node);
+	uint64_t is = upstream_facts(up)->system_identifier, want;
 
-	if (node->keyset == NULL || is == (want = keyset_system_identifier(node->keyset)))
+	if (keyset == NULL || is == (want = keyset_system_identifier(keyset)))
 		return 0;
-	err_set(err, ERR_REFUSED, "upstream \"%s\" belongs to another cluster than keyset \"%s\"", c->node->settings->name,
+	err_set(err, ERR_REFUSED, "upstream \"%s\" belongs to another cluster than keyset \"%s\"", upstream_name(up),
 	        node->settings->keyset);
 	err_sqlstate(err, "22023");
 	err_detail(err, "Its system identifier is %" PRIu64 ", the keyset's is %" PRIu64 ".", is, want);
@@ -69,7 +69,14 @@ cluster_check(const struct candidate *c, const struct site_node *node, struct er
 static int
 candidate_check(struct candidate *c, struct err *err)
 {
-	if (cluster_check(c, c->choice->node, err) != 0 || cluster_check(c, c->node, err) != 0)
+	if (site_lacks_keys(c->node)) {
+		err_set(err, ERR_REFUSED, "node \"%s\" has no keys yet, so what it sends cannot be read",
+		        c->node->settings->name);
+		err_sqlstate(err, "55000");
+		return err_hint(err, "If keyset \"%s\" has been made by another program since, RELOAD.",
+		                c->node->settings->keyset);
+	}
+	if (choice_check_cluster(c->up, c->choice->node, err) != 0 || choice_check_cluster(c->up, c->node, err) != 0)
 		return -1;
 	if (upstream_facts(c->up)->standby && c->choice->node->settings->upstream == NULL) {
 		err_set(err, ERR_REFUSED, "upstream \"%s\" is a standby", c->node->settings->name);
@@ -189,7 +196,8 @@ best(struct choice *choice, struct err *err)
 			        c->node->settings->name);
 			err_sqlstate(err, "55000");
 			if (f->system_identifier != g->system_identifier)
-				err_detail(err, "They are of two clusters, and node \"%s\" is clear, so nothing says which is meant.",
+				err_detail(err,
+				           "They are of two clusters, and node \"%s\" has no keys, so nothing says which is meant.",
 				           choice->node->settings->name);
 			else
 				err_detail(err, "Both are on timeline %" PRIu32 ".", f->tli);

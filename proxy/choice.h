@@ -32,4 +32,7 @@ struct choice *choice_new(const struct choice_conf *conf,
                           struct err *err);
 void choice_free(struct choice *c); /* NULL allowed */
 
+/* Is the upstream of the cluster that the node's keyset, if it has one, is for? */
+int choice_check_cluster(const struct upstream *up, const struct site_node *node, struct err *err);
+
 #endif

@@ -5,6 +5,8 @@
 
 #include "common/log.h"
 #include "proxy/encode.h"
+#include "proxy/errand.h"
+#include "proxy/keymaker.h"
 #include "proxy/session_intern.h"
 #include "replication/slotsync.h"
 
@@ -233,6 +235,58 @@ const struct upstream_handler session_upstream = {on_ready,    on_failed,  on_re
                                                   on_copy_end, on_flushed, on_notice};
 
 static void
+begin(struct session *s)
+{
+	if (s->command.kind == COMMAND_START_PHYSICAL)
+		stream_begin(s);
+	else if (s->command.kind == COMMAND_BASE_BACKUP)
+		backup_begin(s);
+	else
+		upload_begin(s);
+}
+
+/* In any case the session still waits: who ends it drops the errand. */
+static void
+on_keys(void *owner, const struct err *why)
+{
+	struct session *s = owner;
+	struct err err = {0};
+
+	errand_drop(s->keys_wanted);
+	s->keys_wanted = NULL;
+	if (why != NULL || choice_check_cluster(s->up, s->node, &err) != 0)
+		session_refuse(s, why != NULL ? why : &err);
+	else
+		begin(s);
+}
+
+/* Commands for which the node must have its keys: where they are made on demand a base backup has them made. */
+static void
+begin_with_keys(struct session *s)
+{
+	struct keymaker_order order = {.site = s->site,
+	                               .node = s->node,
+	                               .from = s->up_node,
+	                               .system_identifier = upstream_facts(s->up)->system_identifier,
+	                               .make = s->command.kind == COMMAND_BASE_BACKUP};
+	struct err err = {0};
+
+	if (!site_lacks_keys(s->node)) {
+		/* they may have been made for another cluster since the upstream was chosen */
+		if (choice_check_cluster(s->up, s->node, &err) != 0)
+			session_refuse(s, &err);
+		else
+			begin(s);
+		return;
+	}
+	s->keys_wanted = keymaker_ask(s->proxy->keymaker, s->worker, &order, on_keys, s, &err);
+	if (s->keys_wanted == NULL)
+		session_refuse(s, &err);
+	else
+		silence_stop(s); /* it is not the upstream that we wait for */
+}
+
+static void
 command(struct session *s)
 {
 	struct command *cmd = &s->command;
@@ -251,13 +305,9 @@ command(struct session *s)
 			session_ready(s);
 		return;
 	case COMMAND_START_PHYSICAL:
-		stream_begin(s);
-		return;
 	case COMMAND_BASE_BACKUP:
-		backup_begin(s);
-		return;
 	case COMMAND_UPLOAD_MANIFEST:
-		upload_begin(s);
+		begin_with_keys(s);
 		return;
 	default:
 		break;

@@ -150,7 +150,7 @@ identify_permit(const struct session *s, struct err *err)
 	}
 	if (s->slotsync && !s->node->settings->slotsync)
 		return no_sql(s, err);
-	if (s->console || s->node->keyset != NULL || s->node->settings->allow_clear)
+	if (s->console || s->node->settings->keyset != NULL || s->node->settings->allow_clear)
 		return 0;
 	err_set(err, ERR_REFUSED, "node \"%s\" is clear: what it takes would leave the proxy unencrypted",
 	        s->node->settings->name);

@@ -9,7 +9,7 @@ static bool
 seen(const struct site *site, size_t node)
 {
 	for (size_t i = 0; i < node; i++)
-		if (site->nodes[i].keyset != NULL &&
+		if (site_keys(&site->nodes[i]) != NULL &&
 		    strcmp(site->nodes[i].settings->keyset, site->nodes[node].settings->keyset) == 0)
 			return true;
 	return false;
@@ -34,15 +34,16 @@ static size_t
 keyset_list(const struct site *site, size_t node, struct timelines *timelines, struct keylist_key *out)
 {
 	const struct site_node *n = &site->nodes[node];
-	const struct keydir_info *info = &n->info;
+	const struct site_keys *keys = site_keys(n);
+	const struct keydir_info *info = &keys->info;
 	struct keylist_key key = {.keyset = n->settings->keyset,
 	                          .kek = n->settings->kek,
 	                          .method = info->method,
 	                          .state = "current",
 	                          .created = -1,
 	                          .node = node};
-	uint32_t tli = timelines_highest(timelines, keyset_system_identifier(n->keyset));
-	const struct keyset_epoch *now = keyset_wal_write(n->keyset, tli == 0 ? 1 : tli);
+	uint32_t tli = timelines_highest(timelines, keyset_system_identifier(keys->keyset));
+	const struct keyset_epoch *now = keyset_wal_write(keys->keyset, tli == 0 ? 1 : tli);
 	size_t count = 0;
 
 	out[count] = key;
@@ -75,13 +76,13 @@ keylist_make(const struct site *site, struct timelines *timelines, size_t *n, st
 
 	*n = 0;
 	for (size_t i = 0; i < site->settings->nnodes; i++)
-		room += site->nodes[i].keyset != NULL ? 2 + site->nodes[i].info.nepochs : 0;
+		room += site_keys(&site->nodes[i]) != NULL ? 2 + site_keys(&site->nodes[i])->info.nepochs : 0;
 	if ((list = calloc(room, sizeof(*list))) == NULL) {
 		err_nomem(err);
 		return NULL;
 	}
 	for (size_t i = 0; i < site->settings->nnodes; i++)
-		if (site->nodes[i].keyset != NULL && !seen(site, i))
+		if (site_keys(&site->nodes[i]) != NULL && !seen(site, i))
 			*n += keyset_list(site, i, timelines, list + *n);
 	return list;
 }

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/options.h"
 #include "proxy/authquery.h"
+#include "proxy/keymaker.h"
 #include "proxy/listener.h"
 #include "proxy/notify.h"
 #include "proxy/process.h"
@@ -196,7 +197,8 @@ open_keystore(struct master *m, struct err *err)
 	if ((m->proxy.pause = pause_new(err)) == NULL)
 		return -1;
 	if ((m->proxy.standbys = standbys_new(err)) == NULL || (m->proxy.upstreams = upstreams_new(err)) == NULL ||
-	    (m->proxy.stats = stats_new(err)) == NULL || (m->proxy.authquery = authquery_new(err)) == NULL)
+	    (m->proxy.stats = stats_new(err)) == NULL || (m->proxy.authquery = authquery_new(err)) == NULL ||
+	    (m->proxy.keymaker = keymaker_new(&m->proxy, err)) == NULL)
 		return -1;
 	snprintf(path, sizeof(path), "%s/timelines", settings->keystore);
 	if ((m->proxy.timelines = timelines_open(path, err)) == NULL)
@@ -277,9 +279,11 @@ finish(struct master *m, int rc)
 	listener_free(m->listener);
 	web_free(m->web);
 	authquery_stop(m->proxy.authquery);
+	keymaker_stop(m->proxy.keymaker);
 	finish_workers(m);
 	renewal_stop(m->proxy.renewal);
 	authquery_free(m->proxy.authquery);
+	keymaker_free(m->proxy.keymaker);
 	reload_free(m->proxy.reload);
 	notify_free(m->proxy.notify);
 	if (ledger_close(m->proxy.ledger, &err) != 0) {

@@ -20,6 +20,7 @@
 
 struct worker;
 struct authquery;
+struct keymaker;
 struct reload;
 struct notify;
 struct renewal;
@@ -37,6 +38,7 @@ struct proxy {
 	struct limits *limits;
 	struct pause *pause;
 	struct authquery *authquery;
+	struct keymaker *keymaker;
 	struct reload *reload;
 	struct notify *notify;
 	struct renewal *renewal;

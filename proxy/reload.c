@@ -127,12 +127,15 @@ take(struct reload *r)
 	struct site *old = proxy_site(p);
 
 	say_what_stays(old->settings, r->site->settings);
-	site_unref(old);
 	log_set_level(r->site->settings->log_level);
 	log_set_json(r->site->settings->log_json);
 	limits_set(p->limits, r->site->settings);
 	authquery_forget(p->authquery);
-	proxy_set_site(p, r->site);
+	proxy_set_site(p, site_ref(r->site));
+	/* keys that were made while the new one was read */
+	site_adopt(r->site, old);
+	site_unref(r->site);
+	site_unref(old);
 	r->site = NULL;
 	renewal_look(p->renewal);
 	log_info("reloaded; sessions that are there keep what they began with");

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "proxy/errand.h"
 #include "proxy/session_intern.h"
 
 /* Let the upstream go now: its server must not wait for our client's farewell. */
@@ -10,6 +11,8 @@ let_go(struct session *s)
 {
 	choice_free(s->choice);
 	s->choice = NULL;
+	errand_drop(s->keys_wanted);
+	s->keys_wanted = NULL;
 	if (s->up != NULL) {
 		upstream_close(s->up);
 		s->buried = s->up;

@@ -106,6 +106,7 @@ struct session {
 	struct stream *stream;
 	struct backup *backup;
 	struct upload *upload;
+	struct errand *keys_wanted;   /* the command waits for the node's keys */
 	struct console_wait *waiting; /* a query of the console whose answer waits */
 };
 

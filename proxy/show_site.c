@@ -81,16 +81,17 @@ fill_nodes(struct table *t, struct proxy *p, const struct site *site, struct err
 	for (size_t i = 0; i < site->settings->nnodes; i++) {
 		const struct site_node *node = &site->nodes[i];
 		const struct settings_node *set = node->settings;
-		const struct keydir_info *info = &node->info;
+		const struct site_keys *keys = site_keys(node);
 		bool streams;
 		size_t n = sessions_of(&p->registry, set->name, &streams);
 
 		table_text(t, set->name);
 		table_text(t, set->profile ? "profile" : "node");
-		table_text(t, node->keyset != NULL ? set->keyset : "none");
+		table_text(t, set->keyset != NULL ? set->keyset : "none");
 		table_text(t, set->kek);
-		if (node->keyset != NULL) {
-			uint64_t system = keyset_system_identifier(node->keyset);
+		if (keys != NULL) {
+			const struct keydir_info *info = &keys->info;
+			uint64_t system = keyset_system_identifier(keys->keyset);
 
 			table_text(t, key_method_name(info->method));
 			table_text(t, info->relation_id);

@@ -104,7 +104,7 @@ check_keyset(const struct settings *s, const struct settings_node *n, struct err
 		settings_error(s, kind, n->name, "keyset", err, "could not read keyset \"%s\": %s", path, strerror(errno));
 		return err_hint(err, "Run walcrypt-ctl key init and the proxy as one user, who owns the keystore.");
 	}
-	if (keydir_exists(path))
+	if (n->keyset_auto || keydir_exists(path))
 		return 0;
 	settings_error(s, kind, n->name, "keyset", err, "there is no keyset \"%s\" in keystore \"%s\"", n->keyset,
 	               s->keystore);

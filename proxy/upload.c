@@ -29,7 +29,7 @@ static int
 check(const struct session *s, struct err *err)
 {
 	const struct manifest_key *key = &s->upload->key;
-	const char *want = s->node->keyset != NULL ? s->node->info.relation_id : "";
+	const char *want = site_keys(s->node) != NULL ? site_keys(s->node)->info.relation_id : "";
 
 	if (!key->several && strcmp(key->id, want) == 0)
 		return 0;
