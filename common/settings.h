@@ -48,6 +48,8 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	char **client_cn;
 	char *allow_sql; /* NULL: a profile */
 	bool slotsync;   /* the same */
+	char *walsender; /* NULL: a profile */
+	bool clear_wal;  /* the same: encrypted, but its walsenders stream clear WAL */
 };
 
 enum settings_command { SETTINGS_BACKUP = 1, SETTINGS_STREAM = 2, SETTINGS_SLOTS = 4 };

@@ -219,6 +219,12 @@ check_access(const struct settings *s, struct settings_node *n, struct err *err)
 		return settings_error(s, kind, n->name, "allow_sql", err, "allow_sql \"%s\" is neither none nor slotsync",
 		                      n->allow_sql);
 	n->slotsync = n->allow_sql != NULL && strcmp(n->allow_sql, "slotsync") == 0;
+	n->clear_wal = n->walsender != NULL && strcmp(n->walsender, "clear") == 0;
+	if (n->walsender != NULL && !n->clear_wal && strcmp(n->walsender, "files") != 0)
+		return settings_error(s, kind, n->name, "walsender", err, "walsender \"%s\" is neither files nor clear",
+		                      n->walsender);
+	if (n->clear_wal && n->keyset == NULL)
+		return settings_error(s, kind, n->name, "walsender", err, "walsender = clear is for encrypted servers");
 	return parse_ranges(s, kind, n->name, "allow_addr", n->allow_addr, &n->addr, &n->naddr, err);
 }
 

@@ -135,6 +135,8 @@ const struct settings_option settings_options[] = {
      "common names of certificates that may connect as it, comma-separated, besides its own name"},
     {"node", "allow_sql", SETTING_TEXT, NODE(allow_sql), "none", 0, 0,
      "SQL that it may send: none, or slotsync (the queries of a standby that synchronises logical slots)"},
+    {"node", "walsender", SETTING_TEXT, NODE(walsender), "files", 0, 0,
+     "what an encrypted server streams, as its WALCRYPT_WALSENDER says: files (ciphertext) or clear (inside TLS)"},
     {"node", "datadir", SETTING_PATH, NODE(datadir), NULL, 0, 0, "data directory, when it is on this machine"},
     {"node", "control", SETTING_TEXT, NODE(control), NULL, 0, 0,
      "command that stops and starts the server: %a, or a word behind it, becomes stop or start; default: pg_ctl in "

@@ -360,6 +360,7 @@ chain_make(struct session *s, struct err *err)
 	                              .downstream = st->to,
 	                              .system_identifier = st->system_identifier,
 	                              .tli = st->line.tli,
+	                              .keep_zeros = s->up_node->settings->clear_wal,
 	                              .segment_size = upstream_facts(s->up)->segment_size,
 	                              .from = s->command.lsn,
 	                              .scan = true,

@@ -329,7 +329,7 @@ stream_begin(struct session *s)
 		session_drop(s, &err);
 		return;
 	}
-	s->stream->from = site_keyset(s->up_node);
+	s->stream->from = s->up_node->settings->clear_wal ? NULL : site_keyset(s->up_node);
 	s->stream->to = site_keyset(s->node);
 	session_ask(s, "IDENTIFY_SYSTEM", on_system);
 }

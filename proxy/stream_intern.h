@@ -17,7 +17,7 @@ struct walsink {
 };
 
 struct stream {
-	const struct keyset *from, *to; /* the upstream's and the downstream's; NULL: clear */
+	const struct keyset *from, *to; /* that the upstream's WAL and the downstream's is under; NULL: clear */
 	uint64_t system_identifier, flush_lsn;
 	uint32_t current_tli;
 	struct ledger_line line;

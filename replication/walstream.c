@@ -81,8 +81,11 @@ check_kind(const struct walstream *s, struct err *err)
 	if (s->h.encrypted == (s->conf.upstream != NULL))
 		return 0;
 	bad_page(s, err, ERR_REFUSED, s->h.encrypted ? "is encrypted" : "is not encrypted");
-	return err_hint(err, s->h.encrypted ? "Give the upstream's node its keyset, so that what it sends can be read."
-	                                    : "The upstream's node has a keyset: is it the server that conninfo leads to?");
+	return err_hint(err, s->conf.keep_zeros ? "The upstream's node has walsender = clear, but it streams ciphertext."
+	                     : s->h.encrypted
+	                         ? "Give the upstream's node its keyset, so that what it sends can be read."
+	                         : "The upstream's node has a keyset: is it the server that conninfo leads to, "
+	                           "and does it stream clear WAL (walsender = clear)?");
 }
 
 /* Bytes 0-7: magic, flags, timeline. From here on the page can be transformed. */
@@ -196,7 +199,9 @@ convert_page(struct walstream *s, size_t off, uint8_t *data, size_t len, struct 
 	}
 	if (scan(s, data, len, err) != 0)
 		return -1;
-	return s->cipher != NULL ? wal_range_encrypt(s->cipher, &s->h, s->conf.generation, false, off, data, len, err) : 0;
+	return s->cipher != NULL
+	           ? wal_range_encrypt(s->cipher, &s->h, s->conf.generation, s->conf.keep_zeros, off, data, len, err)
+	           : 0;
 }
 
 /* Whole granules, in place; advances pos. */
@@ -314,8 +319,15 @@ convert_part(struct walstream *s, uint8_t part[static WAL_GRANULE], struct err *
 	                      off, s->held, part, s->nheld, err);
 }
 
-/* A message ends inside a granule: the part goes out too, so that the downstream's message ends there (P1). Of an
- * encrypted page it cannot: whether a granule is raw zero its last byte decides. */
+/* Must a granule be whole to be converted? Whether it is raw zero its last byte decides. */
+static bool
+whole_only(const struct walstream *s)
+{
+	return s->kind == PAGE_SEALED || (s->kind == PAGE_CLEAR && s->cipher != NULL && s->conf.keep_zeros);
+}
+
+/* A message ends inside a granule: the part goes out too, so that the downstream's message ends there (P1), if it can.
+ */
 static int
 push_end(struct walstream *s, struct chunk *c, struct err *err)
 {
@@ -323,7 +335,7 @@ push_end(struct walstream *s, struct chunk *c, struct err *err)
 	size_t sent = s->nsent;
 	int rc = 0, paused = 0;
 
-	if (s->nheld > s->nsent && (s->kind != PAGE_SEALED || s->pos % WAL_PAGE_LEN == 0)) {
+	if (s->nheld > s->nsent && (!whole_only(s) || s->pos % WAL_PAGE_LEN == 0)) {
 		if (convert_part(s, part, err) != 0)
 			return -1;
 		s->nsent = s->nheld;

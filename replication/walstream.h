@@ -10,6 +10,8 @@
  *   upstream clear      encrypted for the downstream: every byte ciphertext (W3: no raw zeros), under the generation of
  *                       the timeline that is streamed, whatever the page's header says (P3); CHUNK_WAL_END hands on
  *                       what is held, so a message keeps its boundaries (finding P1)
+ *                       With keep_zeros, for WAL that stands encrypted on the upstream's disk: zero granules go out as
+ *                       raw zeros, as one who blanks a page there would else get its keystream (W3); messages as below
  *   upstream encrypted  untouched, translated or opened, as walcrypt/walrekey.h says, page by page; a message that ends
  *                       inside a granule, which no server sends, ends before it
  *
@@ -34,6 +36,7 @@ struct walstream_conf {
 	uint64_t system_identifier;
 	uint32_t tli;        /* the timeline that is streamed */
 	uint32_t generation; /* upstream clear: wal_proxy_generation() of that timeline */
+	bool keep_zeros;     /* upstream clear: see above */
 	uint32_t segment_size;
 	uint64_t from; /* first LSN that goes downstream */
 	/* Check each record as it passes: its header as soon as it is whole (a wrong key shows there), its CRC32C at its

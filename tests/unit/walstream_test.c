@@ -459,6 +459,66 @@ sealed_upstream(void)
 	walmake_free(&w);
 }
 
+/* Clear WAL of an encrypted upstream: every zero granule leaves as raw zeros, in every split, and nothing else does. */
+static void
+clear_walsender(void)
+{
+	static const size_t ends[] = {48, 8192, 20000, 65536, 90008, 0}, in_granule[] = {8192 + 51, 8192 + 64, 0},
+	                    none[] = {0};
+	static const uint8_t zero[8];
+	struct walstream_conf conf = conf_from(START);
+	bool right = true, kept = true, marked = true;
+	struct buffer got, marks;
+	uint8_t opened[WAL_PAGE_LEN];
+	struct wal_cipher *cipher;
+	size_t zeros = 0;
+	struct walmake w;
+	struct err err;
+
+	cipher = wal_cipher_new(keys, &err);
+	walmake_init(&w, START, 1 << 20);
+	walmake_fill(&w, 20 * 8192);
+	w.len -= w.len % WAL_PAGE_LEN;
+	conf.keep_zeros = conf.scan = true;
+	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		if (stream(&w, conf, ends, *how, &got, &marks, &err) != 0) {
+			ok(false, "keep_zeros, split %d: %s", *how, err.text);
+			break;
+		}
+		for (size_t at = 0; at < w.len; at += WAL_PAGE_LEN) {
+			const uint8_t *in = w.data + at, *out = buffer_data(&got) + at;
+			struct wal_header h;
+
+			wal_page_look(out, WAL_PAGE_LEN, &h);
+			right &= h.encrypted && h.generation == GENERATION && wal_page_decrypt(cipher, out, opened, &err) == 0 &&
+			         memcmp(opened, in, WAL_PAGE_LEN) == 0;
+			for (size_t g = h.len; g < WAL_PAGE_LEN; g += 8) {
+				kept &= (memcmp(in + g, zero, 8) == 0) == (memcmp(out + g, zero, 8) == 0);
+				zeros += memcmp(in + g, zero, 8) == 0;
+			}
+		}
+		buffer_put_u8(&marks, 0);
+		marked &= strcmp((char *)buffer_data(&marks),
+		                 "W 0/500030 0\nW 0/502000 0\nW 0/504E20 0\nW 0/510000 0\nW 0/515F98 0\n") == 0;
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+	ok(right, "clear WAL of an encrypted upstream: says the same, in every split");
+	ok(kept && zeros > 0, "... zero granules are raw zeros (%zu), and nothing else becomes one (W3)", zeros);
+	ok(marked, "... messages end where the upstream's ended");
+	if (is_int(stream(&w, conf, in_granule, 0, &got, &marks, &err), 0, "messages that part inside a granule")) {
+		buffer_put_u8(&marks, 0);
+		is_str((char *)buffer_data(&marks), "W 0/502030 0\nW 0/502040 0\n", "... part before it");
+		buffer_free(&got);
+		buffer_free(&marks);
+	}
+	seal(&w, keys);
+	is_int(stream(&w, conf, none, 0, &got, &marks, &err), -1, "refused: ciphertext");
+	is_err(&err, ERR_REFUSED, "0/500000 of timeline 1 from the upstream is encrypted", "... by name");
+	wal_cipher_free(cipher);
+	walmake_free(&w);
+}
+
 /* The page that holds a timeline switch keeps the old timeline in its header, and comes again under the new one (P3).
  */
 static void
@@ -641,6 +701,7 @@ main(void)
 	scanned();
 	timelines();
 	sealed_upstream();
+	clear_walsender();
 	refusals();
 	real();
 	walmake_init(&w, START, 1 << 20);
