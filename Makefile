@@ -76,7 +76,7 @@ $(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(LAYER_COMMON) sto
 # tests/unit/failmalloc.h: unit tests can make each of our allocations fail.
 WRAP := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc strdup strndup secmem_alloc)
 # the parts of walcrypt-ctl that have unit tests
-CTL_TESTED := $(patsubst %,$(B)/obj/ctl/switchover/%.o,controldata logbook proof syncnames)
+CTL_TESTED := $(patsubst %,$(B)/obj/ctl/%.o,json_record switchover/controldata switchover/logbook switchover/proof switchover/syncnames)
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(CTL_TESTED) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)

@@ -3,12 +3,14 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/path.h"
 #include "ctl/console.h"
 #include "ctl/switchover/report.h"
 #include "ctl/switchover/switchover.h"
 
 #define WAIT_NS 5000000
 #define LOOK_S 2
+#define TELL_S 2
 
 PGresult *
 switchover_console(struct switchover *s, const char *query, struct err *err)
@@ -33,12 +35,24 @@ int
 switchover_wait(struct switchover *s, const char *what, int (*ready)(struct switchover *s, struct err *err),
                 struct err *err)
 {
-	double end = switch_now() + s->options->timeout_s;
+	double begun = switch_now(), tell = begun + TELL_S;
 	int is;
 
+	s->waits[0] = '\0';
+	s->gave_up = false;
 	while ((is = ready(s, err)) == 0) {
-		if (switch_now() > end)
-			return err_set(err, ERR_FAILED, "%s did not happen within %d s", what, s->options->timeout_s);
+		double waited = switch_now() - begun;
+
+		if (waited > s->options->timeout_s) {
+			s->gave_up = true;
+			err_set(err, ERR_FAILED, "%s did not happen within %d s", what, s->options->timeout_s);
+			return s->waits[0] != '\0' ? err_detail(err, "\"%s\": %s.", s->log.to, s->waits) : -1;
+		}
+		if (s->waits[0] != '\0' && begun + waited > tell) {
+			printf("  wait  for %s: %s (%.0f s of %d)\n", what, s->waits, waited, s->options->timeout_s);
+			fflush(stdout);
+			tell += TELL_S;
+		}
 		nanosleep(&(struct timespec){.tv_nsec = WAIT_NS}, NULL);
 	}
 	return is < 0 ? -1 : 0;
@@ -62,15 +76,20 @@ nodes_recall(struct switchover *s, struct err *err)
 	return 0;
 }
 
-/* A picture has something before and something after. */
+/* A picture has something before and something after; while nobody can write nobody waits for it. */
 static int
 look_begin(struct switchover *s, struct err *err)
 {
-	if (s->options->report == NULL)
+	bool anew = s->log.state == SWITCH_PLANNED;
+
+	if (s->log.report[0] == '\0')
 		return 0;
-	if ((s->sampler = sampler_start(s->settings, s->from_set, s->to_set, err)) == NULL)
+	if (s->log.state >= SWITCH_FOLLOWED)
+		return samples_load(&s->samples, s->settings->keystore, err);
+	if ((s->sampler = sampler_start(s->settings, s->from_set, s->to_set, anew, err)) == NULL)
 		return -1;
-	nanosleep(&(struct timespec){.tv_sec = LOOK_S}, NULL);
+	if (anew)
+		nanosleep(&(struct timespec){.tv_sec = LOOK_S}, NULL);
 	return 0;
 }
 
@@ -86,6 +105,44 @@ look_end(struct switchover *s)
 	s->log.pause_end = s->samples.first_new;
 }
 
+/* It is over: what it has left in the keystore is put aside. */
+static int
+finish(struct switchover *s, struct err *err)
+{
+	return samples_remove(s->settings->keystore, err) != 0 ? -1 : logbook_finish(&s->log, err);
+}
+
+static int
+back(struct switchover *s, struct err *err)
+{
+	struct logbook *l = &s->log;
+
+	if ((l->state != SWITCH_ABORTING && logbook_move(l, SWITCH_ABORTING, err) != 0) || step_undo(s, err) != 0 ||
+	    logbook_move(l, SWITCH_ABORTED, err) != 0) {
+		err->class = ERR_MIDWAY;
+		return err->hint[0] != '\0' ? -1 : err_hint(err, "Try again: walcrypt-ctl switchover --abort");
+	}
+	printf("Everything is as before%s%s%s.\n", l->kind == SWITCH_FAILOVER ? "" : ": \"",
+	       l->kind == SWITCH_FAILOVER ? "" : l->from, l->kind == SWITCH_FAILOVER ? "" : "\" is the primary");
+	return finish(s, err);
+}
+
+/* The standby does not come up to the old primary: clients are not kept waiting for an operator, who could only put
+ * everything back. */
+static int
+give_up(struct switchover *s, struct err *err)
+{
+	struct err why = *err;
+
+	printf("  note  given up: %s\n", why.text);
+	fflush(stdout);
+	if (back(s, err) != 0)
+		return -1;
+	*err = why;
+	err_context(err, "given up, and everything put back");
+	return err_hint(err, "Begin again when \"%s\" keeps up, or give --timeout more.", s->log.to);
+}
+
 /* From the state that is reached to the end. */
 static int
 go_on(struct switchover *s, struct err *err)
@@ -98,7 +155,10 @@ go_on(struct switchover *s, struct err *err)
 		enum switch_state next = (enum switch_state)(l->state + 1);
 		double begun = switch_now();
 
+		s->gave_up = false;
 		if (step_run(s, next, err) != 0 || logbook_move(l, next, err) != 0) {
+			if (s->gave_up && (next == SWITCH_STOPPED || next == SWITCH_PROVEN))
+				return give_up(s, err);
 			err->class = ERR_MIDWAY;
 			if (err->hint[0] == '\0')
 				err_hint(err, l->state < SWITCH_PROMOTING
@@ -115,9 +175,16 @@ go_on(struct switchover *s, struct err *err)
 	}
 	look_end(s);
 	report_text(l, stdout);
-	if (s->options->report != NULL && report_files(s->options->report, l, &s->samples, err) != 0)
+	if (l->report[0] != '\0' && report_files(l->report, l, &s->samples, err) != 0)
 		return -1;
-	return logbook_finish(l, err);
+	return finish(s, err);
+}
+
+/* Where the report goes, for who resumes it, too. */
+static int
+report_note(struct switchover *s, struct err *err)
+{
+	return s->options->report == NULL ? 0 : path_absolute(s->log.report, s->options->report, err);
 }
 
 int
@@ -137,14 +204,15 @@ switchover_run(struct switchover *s, bool dry_run, struct err *err)
 	if (s->options->kind == SWITCH_ROTATE && !dry_run && rotate_prepare(s, err) != 0)
 		return -1;
 	if (s->options->kind == SWITCH_FAILOVER)
-		return failover_plan(s, err) != 0 || logbook_begin(l, err) != 0 ? -1 : go_on(s, err);
+		return failover_plan(s, err) != 0 || report_note(s, err) != 0 || logbook_begin(l, err) != 0 ? -1
+		                                                                                            : go_on(s, err);
 	if (preflight_run(s, err) != 0)
 		return -1;
 	if (dry_run) {
 		preflight_plan(s);
 		return 0;
 	}
-	return logbook_begin(l, err) != 0 ? -1 : go_on(s, err);
+	return report_note(s, err) != 0 || logbook_begin(l, err) != 0 ? -1 : go_on(s, err);
 }
 
 /* The logbook of what was begun. */
@@ -160,31 +228,18 @@ recall(struct switchover *s, struct err *err)
 	return nodes_recall(s, err);
 }
 
-static int
-back(struct switchover *s, struct err *err)
-{
-	struct logbook *l = &s->log;
-
-	if ((l->state != SWITCH_ABORTING && logbook_move(l, SWITCH_ABORTING, err) != 0) || step_undo(s, err) != 0 ||
-	    logbook_move(l, SWITCH_ABORTED, err) != 0) {
-		err->class = ERR_MIDWAY;
-		return err->hint[0] != '\0' ? -1 : err_hint(err, "Try again: walcrypt-ctl switchover --abort");
-	}
-	printf("Everything is as before%s%s%s.\n", l->kind == SWITCH_FAILOVER ? "" : ": \"",
-	       l->kind == SWITCH_FAILOVER ? "" : l->from, l->kind == SWITCH_FAILOVER ? "" : "\" is the primary");
-	return logbook_finish(l, err);
-}
-
 int
 switchover_resume(struct switchover *s, struct err *err)
 {
 	if (recall(s, err) != 0)
 		return -1;
 	if (s->log.state == SWITCH_ABORTED || s->log.state == SWITCH_DONE) /* only putting it aside is left */
-		return logbook_finish(&s->log, err);
+		return finish(s, err);
 	if (s->log.state == SWITCH_ABORTING)
 		return back(s, err);
 	printf("Going on from \"%s\" to \"%s\", state \"%s\":\n", s->log.from, s->log.to, switch_state_name(s->log.state));
+	if (report_note(s, err) != 0)
+		return -1;
 	/* a proxy that was started again holds nobody */
 	if (s->log.hold && s->log.state >= SWITCH_HELD && s->log.state < SWITCH_RELEASED &&
 	    step_run(s, SWITCH_HELD, err) != 0)
@@ -201,7 +256,7 @@ switchover_abort(struct switchover *s, struct err *err)
 	if (recall(s, err) != 0)
 		return -1;
 	if (s->log.state == SWITCH_ABORTED || s->log.state == SWITCH_DONE)
-		return logbook_finish(&s->log, err);
+		return finish(s, err);
 	if (s->log.state > SWITCH_PROMOTING && s->log.state != SWITCH_ABORTING) {
 		err_set(err, ERR_REFUSED, "\"%s\" is promoted: there is no way back", s->log.to);
 		return err_hint(err, "Go on with --resume; \"%s\" can become the primary again by another switchover.",

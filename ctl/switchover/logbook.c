@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +12,10 @@
 
 #include "common/durable.h"
 #include "common/path.h"
+#include "ctl/json_record.h"
 #include "walcrypt/pgfile.h"
 
 #define FORMAT 1
-#define LOGBOOK_MAX (1 << 20)
 #define FILE_NAME "switchover.json"
 #define LAST_NAME "switchover.last.json"
 #define LOCK_NAME "switchover.lock"
@@ -152,34 +151,25 @@ logbook_json(const struct logbook *l)
 			json_object_set_new(at, state_names[i], json_real(l->at[i]));
 	for (size_t i = 0; i < l->nslots; i++)
 		json_array_append_new(slots, json_string(l->slots[i]));
-	root =
-	    json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:o, s:o, "
-	              "s:f, s:f}",
-	              "format", FORMAT, "kind", kind_names[l->kind], "state", state_names[l->state], "old",
-	              old_names[l->old_fate], "from", l->from, "to", l->to, "system_identifier", identifier, "timeline",
-	              (json_int_t)l->tli, "new_timeline", (json_int_t)l->new_tli, "checkpoint", lsn_json(l->checkpoint),
-	              "checkpoint_end", lsn_json(l->checkpoint_end), "switch", lsn_json(l->switch_lsn), "before",
-	              keys_json(&l->before), "after", keys_json(&l->after), "hold", l->hold, "traffic", l->traffic, "fence",
-	              l->fence, "slots", slots, "at", at, "pause_begin", l->pause_begin, "pause_end", l->pause_end);
+	root = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:o, s:o, "
+	                 "s:f, s:f, s:s}",
+	                 "format", FORMAT, "kind", kind_names[l->kind], "state", state_names[l->state], "old",
+	                 old_names[l->old_fate], "from", l->from, "to", l->to, "system_identifier", identifier, "timeline",
+	                 (json_int_t)l->tli, "new_timeline", (json_int_t)l->new_tli, "checkpoint", lsn_json(l->checkpoint),
+	                 "checkpoint_end", lsn_json(l->checkpoint_end), "switch", lsn_json(l->switch_lsn), "before",
+	                 keys_json(&l->before), "after", keys_json(&l->after), "hold", l->hold, "traffic", l->traffic,
+	                 "fence", l->fence, "slots", slots, "at", at, "pause_begin", l->pause_begin, "pause_end",
+	                 l->pause_end, "report", l->report);
 	return root;
 }
 
 int
 logbook_write(struct logbook *l, struct err *err)
 {
-	char path[PATH_MAX], *text;
-	json_t *root = logbook_json(l);
-	int result;
+	char path[PATH_MAX];
 
-	text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
-	json_decref(root);
-	if (text == NULL)
-		return err_nomem(err);
-	result = path_format(path, err, "%s/" FILE_NAME, l->keystore) != 0
-	             ? -1
-	             : durable_write(path, text, strlen(text), 0600, err);
-	free(text);
-	return result;
+	return path_format(path, err, "%s/" FILE_NAME, l->keystore) != 0 ? -1
+	                                                                 : json_record_write(path, logbook_json(l), err);
 }
 
 static bool
@@ -201,34 +191,33 @@ keys_take(json_t *from, struct switch_keys *k)
 }
 
 static bool
-logbook_parse(struct logbook *l, const char *text, size_t len, int *format)
+logbook_parse(struct logbook *l, json_t *root)
 {
-	const char *kind, *state, *old, *from, *to, *identifier, *checkpoint, *end, *begin;
-	json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL), *before, *after, *slots, *at, *one;
+	const char *kind, *state, *old, *from, *to, *identifier, *checkpoint, *end, *begin, *report;
+	json_t *before, *after, *slots, *at, *one;
 	json_int_t tli, new_tli;
-	int hold, traffic, fence, k, s, o;
+	int format, hold, traffic, fence, k, s, o;
 	struct err ignored;
-	bool good = false;
+	bool good = true;
 	size_t i;
 
-	*format = FORMAT;
-	if (root == NULL || json_unpack(root, "{s:i}", "format", format) != 0 || *format != FORMAT ||
-	    json_unpack(root,
+	if (json_unpack(root,
 	                "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:o, s:o, s:b, s:b, s:b, s:o, s:o, "
-	                "s:F, s:F !}",
-	                "format", format, "kind", &kind, "state", &state, "old", &old, "from", &from, "to", &to,
+	                "s:F, s:F, s:s !}",
+	                "format", &format, "kind", &kind, "state", &state, "old", &old, "from", &from, "to", &to,
 	                "system_identifier", &identifier, "timeline", &tli, "new_timeline", &new_tli, "checkpoint",
 	                &checkpoint, "checkpoint_end", &end, "switch", &begin, "before", &before, "after", &after, "hold",
 	                &hold, "traffic", &traffic, "fence", &fence, "slots", &slots, "at", &at, "pause_begin",
-	                &l->pause_begin, "pause_end", &l->pause_end) != 0)
-		goto done;
+	                &l->pause_begin, "pause_end", &l->pause_end, "report", &report) != 0)
+		return false;
 	k = name_find(kind_names, 3, kind);
 	s = name_find(state_names, SWITCH_STATES, state);
 	o = name_find(old_names, 3, old);
 	if (k < 0 || s < 0 || o < 0 || !text_take(l->from, sizeof(l->from), from) || !text_take(l->to, sizeof(l->to), to) ||
-	    lsn_parse(checkpoint, &l->checkpoint) != 0 || lsn_parse(end, &l->checkpoint_end) != 0 ||
-	    lsn_parse(begin, &l->switch_lsn) != 0 || !keys_take(before, &l->before) || !keys_take(after, &l->after))
-		goto done;
+	    !text_take(l->report, sizeof(l->report), report) || lsn_parse(checkpoint, &l->checkpoint) != 0 ||
+	    lsn_parse(end, &l->checkpoint_end) != 0 || lsn_parse(begin, &l->switch_lsn) != 0 ||
+	    !keys_take(before, &l->before) || !keys_take(after, &l->after))
+		return false;
 	l->kind = (enum switch_kind)k;
 	l->state = (enum switch_state)s;
 	l->old_fate = (enum switch_old)o;
@@ -240,38 +229,30 @@ logbook_parse(struct logbook *l, const char *text, size_t len, int *format)
 	l->fence = fence != 0;
 	for (int state_at = 0; state_at < SWITCH_STATES; state_at++)
 		l->at[state_at] = json_number_value(json_object_get(at, state_names[state_at]));
-	good = true;
 	json_array_foreach(slots, i, one)
 	{
 		good = good && json_is_string(one) && logbook_add_slot(l, json_string_value(one), &ignored) == 0;
 	}
-done:
-	json_decref(root);
 	return good;
 }
 
 int
 logbook_read(struct logbook *l, struct err *err)
 {
+	static const char hint[] = "Look which node is the primary, and remove the file.";
 	char path[PATH_MAX];
-	uint8_t *data;
-	size_t len;
-	int format;
+	json_t *root;
 	bool good;
+	int there;
 
-	if (path_format(path, err, "%s/" FILE_NAME, l->keystore) != 0)
+	if (path_format(path, err, "%s/" FILE_NAME, l->keystore) != 0 ||
+	    (there = json_record_read(path, FORMAT, hint, &root, err)) < 0)
 		return -1;
-	if ((data = durable_read(path, LOGBOOK_MAX, &len, err)) == NULL)
-		return err->os_errno == ENOENT ? 0 : -1;
-	good = logbook_parse(l, (const char *)data, len, &format);
-	free(data);
-	if (good)
-		return 1;
-	if (format != FORMAT)
-		return err_set(err, ERR_REFUSED, "\"%s\" has format %d, which this version of walcrypt-ctl does not know", path,
-		               format);
-	err_set(err, ERR_DAMAGED, "\"%s\" is damaged", path);
-	return err_hint(err, "Look which node is the primary, and remove the file.");
+	if (there == 0)
+		return 0;
+	good = logbook_parse(l, root);
+	json_decref(root);
+	return good ? 1 : json_record_damaged(path, hint, err);
 }
 
 int

@@ -67,6 +67,7 @@ struct logbook {
 	bool hold, traffic, fence; /* what abort must undo: the proxy's hold, the hook, the signal file */
 	char (*slots)[64];         /* made on the target */
 	size_t nslots;
+	char report[PATH_MAX];         /* prefix of the report's files, an absolute path; "": none */
 	double at[SWITCH_STATES];      /* when each state was reached: seconds since 1970; 0: not */
 	double pause_begin, pause_end; /* the last transaction seen on the old primary, the first on the new; 0: not seen */
 };

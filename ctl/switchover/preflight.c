@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/path.h"
+#include "ctl/switchover/slots.h"
 #include "ctl/switchover/switchover.h"
 #include "ctl/switchover/syncnames.h"
 #include "walcrypt/pgfile.h"
@@ -270,41 +271,29 @@ check_synchronous(struct preflight *p)
 static void
 check_slots(struct preflight *p)
 {
-	struct switchover *s = p->s;
+	const char *target = p->s->to_set->name;
 	struct err err = {0};
-	PGresult *r, *t;
+	size_t n = 0;
+	struct slot *list = slots_read(p->s, &n, &err);
 
-	r = node_ask(&s->from,
-	             "SELECT slot_name, slot_type FROM pg_replication_slots WHERE NOT temporary ORDER BY 2 DESC, 1", NULL,
-	             &err);
-	t = r == NULL
-	        ? NULL
-	        : node_ask(&s->to,
-	                   p->to.version >= 170000
-	                       ? "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' OR (synced AND "
-	                         "NOT temporary AND invalidation_reason IS NULL)"
-	                       : "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical'",
-	                   NULL, &err);
-	if (t == NULL)
+	if (list == NULL)
 		check(p, false, "%s", err.text);
-	for (int i = 0; t != NULL && i < PQntuples(r); i++) {
-		const char *name = PQgetvalue(r, i, 0);
-		bool logical = strcmp(PQgetvalue(r, i, 1), "logical") == 0, there = false;
+	for (size_t i = 0; i < n; i++) {
+		const char *name = list[i].name;
 
-		for (int j = 0; j < PQntuples(t); j++)
-			there = there || strcmp(PQgetvalue(t, j, 0), name) == 0;
-		if (there)
+		if (list[i].there)
 			check(p, true, "slot \"%s\" is there, too", name);
-		else if (!logical)
-			note("physical slot \"%s\" will be made on \"%s\"", name, s->to_set->name);
-		else if (s->options->drop_logical_slots)
+		else if (list[i].own)
+			note("physical slot \"%s\" is the one by which \"%s\" streams: it will not need it", name, target);
+		else if (!list[i].logical)
+			note("physical slot \"%s\" will be made on \"%s\"", name, target);
+		else if (p->s->options->drop_logical_slots)
 			note("logical slot \"%s\" will be dropped", name);
 		else
 			check(p, false, "logical slot \"%s\" is not synchronised to \"%s\" (--drop-logical-slots gives it up)",
-			      name, s->to_set->name);
+			      name, target);
 	}
-	PQclear(r);
-	PQclear(t);
+	free(list);
 }
 
 /* Can --old be done? */

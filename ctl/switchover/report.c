@@ -68,7 +68,7 @@ report_text(const struct logbook *l, FILE *to)
 static json_t *
 report_json(const struct logbook *l, const struct samples *samples)
 {
-	json_t *root = logbook_json(l), *commits = json_array(), *lag = json_array();
+	json_t *root = logbook_json(l), *commits = json_array(), *lag = json_array(), *gaps = json_array();
 	double begin = 0;
 	size_t n;
 	uint64_t *bins = samples_bins(samples, &begin, &n);
@@ -76,13 +76,16 @@ report_json(const struct logbook *l, const struct samples *samples)
 	for (size_t i = 0; i < n; i++)
 		json_array_append_new(commits, json_integer((json_int_t)bins[i]));
 	free(bins);
+	for (size_t i = 1; i < samples->n; i++)
+		if (samples_gap(samples, i))
+			json_array_append_new(gaps, json_pack("[f, f]", samples->list[i - 1].at, samples->list[i].at));
 	for (size_t i = 0; i < samples->n; i++)
 		if (samples->list[i].has_lag)
 			json_array_append_new(lag,
 			                      json_pack("[f, I]", samples->list[i].at, (json_int_t)samples->list[i].lag_bytes));
 	if (root == NULL || json_object_set_new(root, "write_pause_s", json_real(report_pause_s(l))) != 0 ||
 	    json_object_set_new(root, "samples_begin", json_real(begin)) != 0 ||
-	    json_object_set_new(root, "commits_per_100ms", commits) != 0 ||
+	    json_object_set_new(root, "commits_per_100ms", commits) != 0 || json_object_set_new(root, "gaps", gaps) != 0 ||
 	    json_object_set_new(root, "lag_bytes", lag) != 0) {
 		json_decref(root);
 		return NULL;

@@ -3,9 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "common/progress.h"
 #include "ctl/switchover/shell.h"
+#include "ctl/switchover/slots.h"
 #include "ctl/switchover/switchover.h"
 #include "walcrypt/pgfile.h"
 
@@ -46,38 +47,6 @@ console_do(struct switchover *s, const char *query, struct err *err)
 
 	PQclear(r);
 	return r != NULL ? 0 : -1;
-}
-
-/* The slots of the other standbys; then the logical ones that are given up. */
-static int
-make_slots(struct switchover *s, struct err *err)
-{
-	PGresult *r = node_ask(
-	    &s->from, "SELECT slot_name, slot_type, active_pid FROM pg_replication_slots WHERE NOT temporary", NULL, err);
-	int result = r != NULL ? 0 : -1;
-
-	for (int i = 0; result == 0 && i < PQntuples(r); i++) {
-		const char *const name[] = {PQgetvalue(r, i, 0), NULL};
-
-		if (strcmp(PQgetvalue(r, i, 1), "physical") == 0) {
-			PGresult *made = node_ask(&s->to,
-			                          "SELECT pg_create_physical_replication_slot($1, true) WHERE NOT EXISTS "
-			                          "(SELECT FROM pg_replication_slots WHERE slot_name = $1)",
-			                          name, err);
-
-			if (made == NULL || (PQntuples(made) == 1 && logbook_add_slot(&s->log, name[0], err) != 0))
-				result = -1;
-			PQclear(made);
-		} else if (s->options->drop_logical_slots &&
-		           (node_do(&s->from,
-		                    "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE "
-		                    "slot_name = $1 AND active_pid IS NOT NULL",
-		                    name, err) != 0 ||
-		            node_do(&s->from, "SELECT pg_drop_replication_slot($1)", name, err) != 0))
-			result = -1;
-	}
-	PQclear(r);
-	return result;
 }
 
 /* Until there is little left that the shutdown's own checkpoint would have to write. */
@@ -121,22 +90,45 @@ fence(struct switchover *s, struct err *err)
 	return logbook_write(&s->log, err) != 0 ? -1 : control_fence(&s->from_control, true, err);
 }
 
+/* The target streams, and has replayed what the primary had written when the wait began. One that is away for a moment
+ * may come back. */
 static int
-target_streams(struct switchover *s, struct err *err)
+target_near(struct switchover *s, struct err *err)
 {
-	struct stream_facts f;
-	int there = switchover_stream(s, s->log.to, &f, err);
+	struct stream_facts stream;
+	struct node_facts f;
+	int there = switchover_stream(s, s->log.to, &stream, err);
+	char behind[32];
 
-	return there < 0 ? -1 : there == 1 && f.runs && strcmp(f.upstream, s->log.from) == 0;
+	if (there < 0)
+		return -1;
+	if (there == 0 || !stream.runs || strcmp(stream.upstream, s->log.from) != 0) {
+		snprintf(s->waits, sizeof(s->waits), "it does not stream");
+		return 0;
+	}
+	if (node_positions(&s->to, &f, err) != 0) {
+		snprintf(s->waits, sizeof(s->waits), "it does not answer");
+		return err->class == ERR_UNREACHABLE ? 0 : -1;
+	}
+	if (f.replayed >= s->near)
+		return 1;
+	bytes_format(behind, (double)(s->near - f.replayed));
+	snprintf(s->waits, sizeof(s->waits), "it has %s to replay", behind);
+	return 0;
 }
 
+/* As long as the primary runs nothing is lost by waiting; so it is stopped when the target is near. */
 static int
 stop(struct switchover *s, struct err *err)
 {
+	struct node_facts f;
+
 	/* cut off after the stop: that is known when it is not there any more */
-	if (control_running(&s->from_control) != 0 && node_open(&s->from, err) == 0 &&
-	    switchover_wait(s, "streaming to the standby", target_streams, err) != 0)
-		return -1;
+	if (control_running(&s->from_control) != 0 && node_positions(&s->from, &f, err) == 0 && !f.recovery) {
+		s->near = f.written;
+		if (switchover_wait(s, "the standby's catching up", target_near, err) != 0)
+			return -1;
+	}
 	node_close(&s->from);
 	if (control_stop(&s->from_control, false, err) != 0) {
 		err_hint(
@@ -146,91 +138,6 @@ stop(struct switchover *s, struct err *err)
 		    s->log.from);
 		return -1;
 	}
-	return 0;
-}
-
-/* Returns whether the stream's end is still on its way. */
-static bool
-gather(struct switchover *s, struct proof_facts *f)
-{
-	bool runs = false;
-	struct stream_facts stream;
-	struct node_facts target;
-	struct err ignored;
-
-	memset(f, 0, sizeof(*f));
-	f->system_identifier = s->log.system_identifier;
-	f->tli = s->log.tli;
-	memcpy(f->old, s->log.from, sizeof(f->old));
-	if (switchover_stream(s, s->log.to, &stream, &ignored) == 1) {
-		runs = stream.runs;
-		f->stream_known = true;
-		memcpy(f->stream_upstream, stream.upstream, sizeof(f->stream_upstream));
-		f->stream_system_identifier = stream.system_identifier;
-		f->stream_tli = stream.tli;
-		f->stream_record = stream.record;
-		f->stream_record_end = stream.record_end;
-		f->stream_received = stream.received;
-		f->stream_sent = stream.sent;
-		f->stream_shutdown_checkpoint = stream.shutdown_checkpoint;
-		f->stream_complete = strcmp(stream.end, "complete") == 0;
-		snprintf(f->stream_end, sizeof(f->stream_end), "%.30s%s%.90s", stream.end, stream.why[0] != '\0' ? ", " : "",
-		         stream.why);
-	}
-	f->control_known = control_read(&s->from_control, &f->control, &ignored) == 0;
-	if (node_facts(&s->to, &target, &ignored) == 0) {
-		f->target_known = true;
-		f->target_recovery = target.recovery;
-		f->target_system_identifier = target.system_identifier;
-		f->target_tli = target.tli;
-		f->target_flushed = target.flushed;
-		f->target_replayed = target.replayed;
-	}
-	return runs;
-}
-
-/* 1: the proof holds; 0: the proxy has not seen the end yet, or the standby not replayed it; -1: it fails. */
-static int
-proof_try(struct switchover *s, struct err *err)
-{
-	struct proof_facts f;
-	struct proof *p = &s->proof;
-	bool runs = gather(s, &f);
-
-	proof_judge(&f, p);
-	if (proof_holds(p))
-		return 1;
-	if (runs)
-		return 0;
-	if (p->held[PROOF_RECORD] && p->held[PROOF_COMPLETE] && p->held[PROOF_CONTROL] && f.target_known &&
-	    f.target_recovery && f.target_tli <= f.tli && f.target_system_identifier == f.system_identifier)
-		return 0;
-	return err_set(err, ERR_FAILED, "the proof does not hold, so nothing is promoted");
-}
-
-static void
-proof_print(const struct proof *p)
-{
-	for (int i = 0; i < PROOF_PARTS; i++)
-		printf("  %-5s %s\n", p->held[i] ? "ok" : "FAIL", p->why[i]);
-	fflush(stdout);
-}
-
-int
-step_prove(struct switchover *s, struct err *err)
-{
-	int result = switchover_wait(s, "the end of the stream, and of its replay,", proof_try, err);
-
-	proof_print(&s->proof);
-	if (result != 0) {
-		for (int i = PROOF_PARTS - 1; i >= 0; i--)
-			if (!s->proof.held[i])
-				err_detail(err, "%s: %s.", proof_part_name((enum proof_part)i), s->proof.why[i]);
-		return err_hint(err, "\"%s\" can be started again: walcrypt-ctl switchover --abort. Then switch over again.",
-		                s->log.from);
-	}
-	s->log.checkpoint = s->proof.lsn;
-	s->log.checkpoint_end = s->proof.end;
 	return 0;
 }
 
@@ -331,7 +238,7 @@ struct step {
 };
 
 static const struct step steps[SWITCH_STATES] = {
-    [SWITCH_SLOTS] = {make_slots, "slots of the other standbys are made on the target"},
+    [SWITCH_SLOTS] = {slots_settle, "slots of the other standbys are made on the target"},
     [SWITCH_CHECKPOINTED] = {checkpoint, "the primary has made a checkpoint"},
     [SWITCH_HELD] = {hold, "the proxy holds new sessions, but the target's"},
     [SWITCH_QUIET] = {quiet, "the hook holds the application's traffic"},

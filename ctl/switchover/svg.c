@@ -17,6 +17,13 @@
 #define FACTS_TOP 550
 #define HEIGHT 650
 #define BIN_S 0.1
+#define GAP_S 1.0
+
+bool
+samples_gap(const struct samples *s, size_t i)
+{
+	return s->list[i - 1].on_new == s->list[i].on_new && s->list[i].at - s->list[i - 1].at > GAP_S;
+}
 
 uint64_t *
 samples_bins(const struct samples *s, double *begin, size_t *n)
@@ -35,7 +42,7 @@ samples_bins(const struct samples *s, double *begin, size_t *n)
 	for (size_t i = 1; i < s->n; i++) {
 		const struct sample *a = &s->list[i - 1], *b = &s->list[i];
 
-		if (a->on_new == b->on_new && b->xid > a->xid)
+		if (a->on_new == b->on_new && b->xid > a->xid && !samples_gap(s, i))
 			bins[(size_t)((b->at - *begin) / BIN_S)] += b->xid - a->xid;
 	}
 	return bins;
@@ -86,6 +93,20 @@ bars(FILE *to, const struct scale *c, const uint64_t *bins, size_t n, double beg
 	text(to, LEFT, BARS_TOP - 8, "font-weight=\"bold\"", "commits per 100 ms");
 }
 
+/* Where nobody looked, because the switchover had been cut off. */
+static void
+gaps(FILE *to, const struct scale *c, const struct samples *s)
+{
+	for (size_t i = 1; i < s->n; i++)
+		if (samples_gap(s, i)) {
+			double x = x_of(c, s->list[i - 1].at), end = x_of(c, s->list[i].at);
+
+			fprintf(to, "<path d=\"M%.1f %d H%.1f V%d H%.1f Z\" fill=\"#ddd\"/>\n", x, BARS_TOP, end,
+			        LAG_TOP + LAG_HEIGHT, x);
+			text(to, (x + end) / 2, BARS_TOP + 14, "text-anchor=\"middle\" fill=\"#666\"", "nobody looked");
+		}
+}
+
 static void
 lag(FILE *to, const struct scale *c, const struct samples *s)
 {
@@ -100,6 +121,7 @@ lag(FILE *to, const struct scale *c, const struct samples *s)
 	for (size_t i = 0; i < s->n; i++) {
 		const struct sample *one = &s->list[i];
 
+		pen = pen && !samples_gap(s, i);
 		if (one->has_lag)
 			fprintf(to, "%s%.1f %.1f ", pen ? "L" : "M", x_of(c, one->at),
 			        LAG_TOP + LAG_HEIGHT * (1 - (double)one->lag_bytes / (double)most));
@@ -197,6 +219,7 @@ svg_write(FILE *to, const struct logbook *l, const struct samples *s)
 	fprintf(to, "<text x=\"%d\" y=\"30\" font-size=\"18\" font-weight=\"bold\">%s from %s to %s</text>\n", LEFT,
 	        switch_kind_name(l->kind), l->from, l->to);
 	if (bins != NULL) {
+		gaps(to, &c, s);
 		bars(to, &c, bins, n, begin);
 		lag(to, &c, s);
 	}

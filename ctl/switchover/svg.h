@@ -9,6 +9,8 @@
 
 /* Commits of each tenth of a second from `begin` on, *n of them, malloc'ed; NULL: none, or out of memory. */
 uint64_t *samples_bins(const struct samples *s, double *begin, size_t *n);
+/* Did nobody look between sample i and the one before, because the switchover had been cut off? */
+bool samples_gap(const struct samples *s, size_t i);
 void svg_write(FILE *to, const struct logbook *l, const struct samples *s);
 
 #endif

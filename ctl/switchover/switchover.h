@@ -36,12 +36,15 @@ struct switchover {
 	struct proof proof;
 	struct sampler *sampler; /* NULL: nobody wants to see */
 	struct samples samples;
+	char waits[128]; /* what is missing, for who waits; "": not said */
+	bool gave_up;    /* the last wait was in vain */
+	uint64_t near;   /* LSN from which on the target is near enough for the primary's stop */
 };
 
 /* A connection to the proxy's console, made again when it was lost; the same for one that may change things. */
 PGresult *switchover_console(struct switchover *s, const char *query, struct err *err);
 /* Wait for `ready` to say 1 (0: not yet, -1: err), every few milliseconds, for the timeout of the options. Waiting for
- * `what` in vain is ERR_FAILED. */
+ * `what` in vain is ERR_FAILED. Tells now and then how it stands, by s->waits, which `ready` may fill. */
 int switchover_wait(struct switchover *s, const char *what, int (*ready)(struct switchover *s, struct err *err),
                     struct err *err);
 /* The last stream of a node of the proxy, as it tells; 1: there is one, 0: none. */
@@ -73,11 +76,12 @@ int failover_fence(struct switchover *s, struct err *err);
 int failover_stop(struct switchover *s, struct err *err);
 int failover_position(struct switchover *s, struct err *err);
 
+/* prove.c: gather the facts and judge; proof printed. ERR_FAILED when it does not hold. */
+int step_prove(struct switchover *s, struct err *err);
+
 /* steps.c: one for each state from SWITCH_SLOTS to SWITCH_DONE. */
 int step_run(struct switchover *s, enum switch_state state, struct err *err);
 const char *step_title(enum switch_kind kind, enum switch_state state);
-/* Gather the facts and judge; proof printed. ERR_FAILED when it does not hold. */
-int step_prove(struct switchover *s, struct err *err);
 /* Everything back as it was: the old primary runs and takes writes again. */
 int step_undo(struct switchover *s, struct err *err);
 /* Tell the hook: "pause", "switch" (traffic goes to node), "resume" (traffic goes on to node, as before). */

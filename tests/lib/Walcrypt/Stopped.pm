@@ -1,0 +1,62 @@
+# walcrypt-ctl, stopped (SIGSTOP) after one of its renames, which is where its logbook has just been written: a test does what it
+# likes to everybody else meanwhile.
+#
+#   my $tool = Walcrypt::Stopped->new($n, 'switchover', ...);     begun; stops after its nth rename
+#   if ($tool->stopped) { ... $tool->go_on; }                     0: it came to its end before
+#   my ($rc, $out, $err) = $tool->finish;
+use strict;
+use warnings;
+
+package Walcrypt::Stopped;
+
+use IPC::Run ();
+use PostgreSQL::Test::Utils ();
+use Walcrypt ();
+
+# Can it be done here?
+sub works { return system('strace -q -o /dev/null true 2>/dev/null') == 0; }
+
+sub new
+{
+	my ($class, $n, @args) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $self = bless { trace => "$dir/trace", out => '', err => '', n => $n }, $class;
+	print "# walcrypt-ctl @args, to be stopped after rename $n\n";
+	$self->{run} = IPC::Run::start([ 'strace', '-q', '-o', $self->{trace}, '-e', 'trace=rename', '-e', "inject=rename:signal=STOP:when=$n", $Walcrypt::ctl, @args ],
+		'<', \undef, '>', \$self->{out}, '2>', \$self->{err});
+	return $self;
+}
+
+sub stopped
+{
+	my ($self) = @_;
+	return Walcrypt::wait_for('the tool to stop or end', sub {
+		return 'stopped' if Walcrypt::slurp_from($self->{trace}) =~ /stopped by SIGSTOP/;
+		$self->{run}->pump_nb;
+		return $self->{run}->pumpable ? 0 : 'ended';
+	}) eq 'stopped';
+}
+
+# The tool's own process.
+sub pid
+{
+	my ($self) = @_;
+	my $tracer = $self->{run}{KIDS}[0]{PID};
+	return (split(' ', Walcrypt::slurp_from("/proc/$tracer/task/$tracer/children")))[0] // die "the tool is gone\n";
+}
+
+sub go_on { my ($self) = @_; kill('CONT', $self->pid); return; }
+sub kill9 { my ($self) = @_; kill('KILL', $self->pid); $self->{run}->finish; return; }
+
+# (exit status, stdout, stderr), as ctl_output's.
+sub finish
+{
+	my ($self) = @_;
+	$self->{run}->finish;
+	my $status = $self->{run}->full_result(0);
+	my $rc = $status & 127 ? 128 + ($status & 127) : $status >> 8;
+	print "# walcrypt-ctl: exit $rc" . ($self->{err} ne '' ? ": $self->{err}" : '') . "\n";
+	return ($rc, $self->{out}, $self->{err});
+}
+
+1;
