@@ -33,7 +33,8 @@ my @switchover = ('switchover', '--config', $proxy->conf, '--timeout', 60);
 my ($from, $to) = ('red', 'blue');
 
 sub state { return slurp_from($proxy->keystore . '/switchover.json') =~ /"state": "(\w+)"/ ? $1 : 'none'; }
-sub primary { my ($name) = @_; return ($node{$name}->psql('postgres', 'SELECT pg_is_in_recovery()'))[1] // ''; }
+# psql may be gone before it has read its query: then it is none
+sub primary { my ($name) = @_; return (eval { $node{$name}->psql('postgres', 'SELECT pg_is_in_recovery()') })[1] // ''; }
 
 # The old primary comes as a standby, so that one can go back.
 sub turn
@@ -43,7 +44,8 @@ sub turn
 	($from, $to) = ($to, $from);
 	return;
 }
-sub streams { wait_for("$to to stream", sub { $proxy->console('SHOW STANDBYS') =~ /^\Q$to\E\|\Q$to\E\|[^|]*\|streams\|\d+\|\Q$from\E\|/m }); return; }
+# as it will be asked for; a standby that finds the end of the old timeline comes back for the new one
+sub streams { wait_for("$to to stream", sub { IPC::Run::run([ $Walcrypt::ctl, @switchover, '--to', $to, '--dry-run' ], '<', \undef, '>', \my $out, '2>', \my $err) }); return; }
 
 # Run it, killed before its nth rename; 0 when it came to its end before.
 sub killed

@@ -31,7 +31,8 @@ my ($from, $to, @problems) = qw(red blue);
 my $logbook = $proxy->keystore . '/switchover.json';
 
 sub state { return slurp_from($logbook) =~ /"state": "(\w+)"/ ? $1 : 'none'; }
-sub primary { my ($name) = @_; return ($node{$name}->psql('postgres', 'SELECT pg_is_in_recovery()'))[1] // ''; }
+# psql may be gone before it has read its query: then it is none
+sub primary { my ($name) = @_; return (eval { $node{$name}->psql('postgres', 'SELECT pg_is_in_recovery()') })[1] // ''; }
 # a standby that finds the end of the old timeline comes back for the new one
 sub streams { wait_for("$to to stream", sub { IPC::Run::run([ $Walcrypt::ctl, 'switchover', '--config', $proxy->conf, '--to', $to, '--dry-run' ], '<', \undef, '>', \my $out, '2>', \my $err) }); return; }
 
