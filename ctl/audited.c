@@ -1,5 +1,6 @@
 #include "ctl/audited.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,25 @@ audited_path(const char *config, const char *keystore, bool make, char path[stat
 	settings_free(settings);
 }
 
+/* The record of the beginning; path becomes "" where there is none. */
+static int
+begin(const struct command *c, struct audit *a, char path[static 4096], char *const *words, size_t nwords,
+      struct err *err)
+{
+	if (path[0] == '\0' || audit_begin(a, path, c->name, (const char *const *)words, nwords, err) == 0)
+		return 0;
+	path[0] = '\0';
+	if (c->audit == AUDIT_OR_REFUSE)
+		return -1;
+	/* a server's user may have no way into the folder of the proxy's */
+	if (err->os_errno != EACCES) {
+		err_hint(err, "\"%s\" goes on without a record.", c->name);
+		report("WARNING", err);
+	}
+	*err = (struct err){0};
+	return 0;
+}
+
 int
 audited_run(const struct command *c, void *options, char *const *words, size_t nwords, const char **args, size_t nargs,
             struct err *err)
@@ -52,14 +72,14 @@ audited_run(const struct command *c, void *options, char *const *words, size_t n
 	struct audit a;
 	int status;
 
-	if (c->audited)
+	if (c->audit != AUDIT_NOTHING)
 		audited_path(common->config, keystore, c->makes_keysets, path);
-	if (path[0] != '\0' && audit_begin(&a, path, c->name, (const char *const *)words, nwords, err) != 0)
+	if (begin(c, &a, path, words, nwords, err) != 0)
 		return -1;
 	status = c->run(options, args, nargs, err);
 	if (path[0] == '\0' || audit_end(&a, status < 0 ? err : NULL, &unrecorded) == 0)
 		return status;
-	if (status < 0) {
+	if (status < 0 || c->audit == AUDIT_IF_WRITABLE) {
 		report("WARNING", &unrecorded);
 		return status;
 	}

@@ -241,5 +241,6 @@ const struct command command_build = {
     .min_args = 1,
     .max_args = 1000,
     .run = build_run,
+    .audit = AUDIT_IF_WRITABLE,
 };
 _Static_assert(sizeof(struct build_options) <= COMMAND_OPTIONS_MAX, "options fit");

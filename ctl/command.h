@@ -20,6 +20,13 @@ struct common_options {
 	const char *config; /* --config */
 };
 
+/* What the audit log tells of a command. */
+enum command_audit {
+	AUDIT_NOTHING,    /* it only looks */
+	AUDIT_OR_REFUSE,  /* it changes keys: without a record it is not run */
+	AUDIT_IF_WRITABLE /* a full disk must not keep a server from starting, or a standby from taking over */
+};
+
 struct command {
 	const char *name;      /* "exec", "key init" */
 	const char *arguments; /* after the name in the usage line */
@@ -30,7 +37,7 @@ struct command {
 	size_t min_args, max_args;
 	/* Returns the exit status, or -1 with err set (its class becomes the exit status). args is NULL-terminated. */
 	int (*run)(void *options, const char **args, size_t nargs, struct err *err);
-	bool audited;       /* it changes keys: the audit log tells of it */
+	enum command_audit audit;
 	bool makes_keysets; /* into a keystore that need not be there yet */
 	size_t keystore;    /* where its options have --keystore; 0: it has none */
 };

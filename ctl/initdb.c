@@ -244,6 +244,6 @@ const struct command command_initdb = {
     .style = OPTIONS_ALL,
     .max_args = 1000,
     .run = initdb_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct initdb_options) <= COMMAND_OPTIONS_MAX, "options fit");

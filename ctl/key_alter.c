@@ -317,7 +317,7 @@ const struct command command_key_alter = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_alter_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 
 const struct command command_key_move = {
@@ -329,6 +329,6 @@ const struct command command_key_move = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_move_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct key_alter_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -212,7 +212,7 @@ const struct command command_key_backup = {
     .min_args = 1,
     .max_args = 256,
     .run = key_backup_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct key_backup_options) <= COMMAND_OPTIONS_MAX, "options fit");
 
@@ -357,7 +357,7 @@ const struct command command_key_restore = {
     .min_args = 1,
     .max_args = 256,
     .run = key_restore_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
     .makes_keysets = true,
     .keystore = offsetof(struct key_restore_options, keystore),
 };

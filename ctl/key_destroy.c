@@ -344,6 +344,6 @@ const struct command command_key_destroy = {
     .style = OPTIONS_ALL,
     .max_args = 256,
     .run = key_destroy_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct key_destroy_options) <= COMMAND_OPTIONS_MAX, "options fit");

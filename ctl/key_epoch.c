@@ -55,6 +55,6 @@ const struct command command_key_new_epoch = {
     .style = OPTIONS_ALL,
     .max_args = 64,
     .run = key_epoch_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct key_epoch_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -117,7 +117,7 @@ const struct command command_key_import = {
     .min_args = 1,
     .max_args = 1,
     .run = key_import_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
     .makes_keysets = true,
 };
 _Static_assert(sizeof(struct key_import_options) <= COMMAND_OPTIONS_MAX, "options fit");
@@ -186,6 +186,6 @@ const struct command command_key_export = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_export_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct key_export_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -173,7 +173,7 @@ const struct command command_key_init = {
     .min_args = 1,
     .max_args = 1,
     .run = key_init_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
     .makes_keysets = true,
 };
 _Static_assert(sizeof(struct key_init_options) <= COMMAND_OPTIONS_MAX, "options fit");

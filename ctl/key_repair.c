@@ -71,6 +71,6 @@ const struct command command_key_repair = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_repair_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct key_repair_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -334,6 +334,6 @@ const struct command command_key_retire = {
     .min_args = 1,
     .max_args = 256,
     .run = key_retire_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct key_retire_options) <= COMMAND_OPTIONS_MAX, "options fit");

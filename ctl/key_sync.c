@@ -249,7 +249,7 @@ const struct command command_key_sync = {
     .style = OPTIONS_ALL,
     .max_args = 1,
     .run = key_sync_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
     .keystore = offsetof(struct key_sync_options, keystore),
 };
 _Static_assert(sizeof(struct key_sync_options) <= COMMAND_OPTIONS_MAX, "options fit");

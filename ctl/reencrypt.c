@@ -220,6 +220,6 @@ const struct command command_reencrypt = {
     .options = reencrypt_defs,
     .style = OPTIONS_ALL,
     .run = reencrypt_run,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 _Static_assert(sizeof(struct reencrypt_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -165,7 +165,7 @@ const struct command command_switchover = {
     .options = switchover_defs,
     .style = OPTIONS_ALL,
     .run = run_switchover,
-    .audited = true, /* --old reencrypt */
+    .audit = AUDIT_OR_REFUSE, /* --old reencrypt */
 };
 const struct command command_rotate = {
     .name = "rotate",
@@ -177,7 +177,7 @@ const struct command command_rotate = {
     .options = switchover_defs,
     .style = OPTIONS_ALL,
     .run = run_rotate,
-    .audited = true,
+    .audit = AUDIT_OR_REFUSE,
 };
 const struct command command_failover = {
     .name = "failover",
@@ -188,5 +188,6 @@ const struct command command_failover = {
     .options = failover_defs,
     .style = OPTIONS_ALL,
     .run = run_failover,
+    .audit = AUDIT_IF_WRITABLE,
 };
 _Static_assert(sizeof(struct options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -86,5 +86,6 @@ const struct command command_unlock = {
     .arguments = "--key-dir DIR [-D DIR]",
     .options = unlock_defs,
     .run = unlock_run,
+    .audit = AUDIT_IF_WRITABLE,
 };
 _Static_assert(sizeof(struct unlock_options) <= COMMAND_OPTIONS_MAX, "options fit");

@@ -46,6 +46,7 @@ for my $round (1 .. $rounds) {
 	}
 	($rc, $out, $err) = ctl_output(@failover, '--to', $best);
 	push @problems, "round $round: failover ends with $rc: $out$err" if $rc != 0;
+	push @problems, "round $round: the audit log does not tell of it" if ctl(qw(key audit --show --config), $proxy->conf) !~ /"action":"failover","state":"done".*\n\z/;
 	push @problems, "round $round: $primary is not fenced" if !-e $node{$primary}->data_dir . '/standby.signal';
 	last if @problems;
 	my $lost = $primary;
