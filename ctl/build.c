@@ -217,7 +217,9 @@ build_run(void *options, const char **args, size_t nargs, struct err *err)
 	if (datadir_option(o->datadir, datadir, err) != 0 || node_keyset(o, name, keyset, err) != 0 ||
 	    source_find(&source, o->common.config, o->kek, datadir, keyset[0] != '\0' ? keyset : NULL, err) != 0)
 		return -1;
-	if (basebackup_run(source.settings, name, datadir, args + 1, err) != 0)
+	/* pg_basebackup gets what it brings as it is, and no key: the proxy encrypts */
+	if (keys_protect(KEYS_ROOM, err) != 0 || kek_take(&source.conf, err) != 0 ||
+	    basebackup_run(source.settings, name, datadir, args + 1, err) != 0)
 		goto done;
 	if (wants_tar(args))
 		printf("The backup is built as tar files; they are not looked into.\n");

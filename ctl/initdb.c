@@ -150,12 +150,13 @@ initdb_program(struct job *job, const char **args, struct err *err)
 
 	if (!job->options->allow_no_checksums)
 		argv[n++] = "-k";
+	/* the servers that it starts fetch the cluster key themselves */
 	if (setenv("WALCRYPT_KEYDIR", job->stage, 1) != 0 || layer_environment(&job->source, err) != 0 ||
-	    program_run(argv, n, args, "initdb", err) != 0)
+	    kek_lend(&job->source.conf, err) != 0 || program_run(argv, n, args, "initdb", err) != 0)
 		return -1;
 	unsetenv("WALCRYPT_KEYDIR");
 	unsetenv("LD_PRELOAD");
-	return 0;
+	return kek_take(&job->source.conf, err);
 }
 
 /* Bind the staged keys to the cluster that initdb made, and move them in. */

@@ -350,6 +350,28 @@ kek_destroy(const struct kek_conf *conf, const char *version, struct err *err)
 }
 
 int
+kek_take(const struct kek_conf *conf, struct err *err)
+{
+	const struct provider_scheme *scheme;
+	const char *rest;
+
+	if (kek_check(conf, err) != 0 || (scheme = scheme_of(conf, &rest, err)) == NULL)
+		return -1;
+	return scheme->take != NULL ? scheme->take(rest, err) : 0;
+}
+
+int
+kek_lend(const struct kek_conf *conf, struct err *err)
+{
+	const struct provider_scheme *scheme;
+	const char *rest;
+
+	if (kek_check(conf, err) != 0 || (scheme = scheme_of(conf, &rest, err)) == NULL)
+		return -1;
+	return scheme->lend != NULL ? scheme->lend(rest, err) : 0;
+}
+
+int
 kek_keep(const struct kek_conf *conf, int *again_s, struct err *err)
 {
 	struct kek_conf full = with_defaults(conf);

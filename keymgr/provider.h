@@ -99,6 +99,13 @@ int kek_destroy_check(const struct kek_conf *conf, struct err *err);
  * provider cannot. */
 int kek_destroy(const struct kek_conf *conf, const char *version, struct err *err);
 /*
+ * Before a program is started: what the provider needs from the environment (PGENCRYPTIONKEY) is taken out of it now,
+ * for later calls, and does not reach the program; ERR_UNREACHABLE when it is not there. kek_lend puts it back for a
+ * program that fetches the key itself; kek_take after it.
+ */
+int kek_take(const struct kek_conf *conf, struct err *err);
+int kek_lend(const struct kek_conf *conf, struct err *err);
+/*
  * In a process that lives long (conf->keep): see to it that the provider will answer the next fetch, too: a token is
  * renewed, a login made anew before it ends. *again_s: when to call again, in seconds; 0: there is nothing to keep. -1:
  * something will be missing, err says what; *again_s then is not set.

@@ -40,30 +40,35 @@ provider_passphrase_forget(void)
 }
 
 /* The variable is overwritten where it stands, because /proc shows that memory, and unset. */
-static struct passphrase *
-variable_take(bool fresh, struct err *err)
+static int
+variable_keep(struct err *err)
 {
 	char *value = getenv(VARIABLE);
 	size_t len = value != NULL ? strlen(value) : 0;
-	struct passphrase *copy;
 
-	if (len > PASSPHRASE_MAX) {
-		err_set(err, ERR_USAGE, VARIABLE " has more than %d bytes", PASSPHRASE_MAX);
-		return NULL;
-	}
+	if (len > PASSPHRASE_MAX)
+		return err_set(err, ERR_USAGE, VARIABLE " has more than %d bytes", PASSPHRASE_MAX);
 	if (len > 0 && kept == NULL && (kept = secmem_alloc(sizeof(*kept), err)) == NULL)
-		return NULL;
+		return -1;
 	if (len > 0) {
 		memcpy(kept->text, value, len + 1);
 		kept->len = len;
 		secmem_wipe(value, len);
 		unsetenv(VARIABLE);
 	}
-	if (kept == NULL) {
-		err_set(err, ERR_UNREACHABLE, VARIABLE " is not set");
-		err_hint(err, "Set it for this program, or use passphrase:ask or passphrase:/PATH.");
+	if (kept != NULL)
+		return 0;
+	err_set(err, ERR_UNREACHABLE, VARIABLE " is not set");
+	return err_hint(err, "Set it for this program, or use passphrase:ask or passphrase:/PATH.");
+}
+
+static struct passphrase *
+variable_take(bool fresh, struct err *err)
+{
+	struct passphrase *copy;
+
+	if (variable_keep(err) != 0)
 		return NULL;
-	}
 	if (fresh && kept->len < PASSPHRASE_NEW_MIN) {
 		err_set(err, ERR_USAGE, "a new passphrase must have at least %d bytes", PASSPHRASE_NEW_MIN);
 		return NULL;
@@ -71,6 +76,22 @@ variable_take(bool fresh, struct err *err)
 	if ((copy = secmem_alloc(sizeof(*copy), err)) != NULL)
 		*copy = *kept;
 	return copy;
+}
+
+static int
+passphrase_take(const char *rest, struct err *err)
+{
+	return strcmp(rest, VARIABLE) == 0 ? variable_keep(err) : 0;
+}
+
+static int
+passphrase_lend(const char *rest, struct err *err)
+{
+	if (strcmp(rest, VARIABLE) != 0)
+		return 0;
+	if (variable_keep(err) != 0)
+		return -1;
+	return setenv(VARIABLE, kept->text, 1) == 0 ? 0 : err_nomem(err);
 }
 
 static struct passphrase *
@@ -144,5 +165,9 @@ passphrase_unwrap(const char *rest, const struct kek_conf *conf, struct kek *kek
 	return result;
 }
 
-const struct provider_scheme provider_passphrase = {
-    .name = "passphrase", .check = passphrase_uri_check, .wrap = passphrase_wrap, .unwrap = passphrase_unwrap};
+const struct provider_scheme provider_passphrase = {.name = "passphrase",
+                                                    .check = passphrase_uri_check,
+                                                    .wrap = passphrase_wrap,
+                                                    .unwrap = passphrase_unwrap,
+                                                    .take = passphrase_take,
+                                                    .lend = passphrase_lend};

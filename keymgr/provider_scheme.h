@@ -32,6 +32,9 @@ struct provider_scheme {
 	/* As kek_list and kek_destroy say; NULL: it cannot. */
 	int (*list)(const char *rest, const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err);
 	int (*destroy)(const char *rest, const struct kek_conf *conf, const char *version, struct err *err);
+	/* As kek_take and kek_lend say; NULL: it needs nothing from the environment. */
+	int (*take)(const char *rest, struct err *err);
+	int (*lend)(const char *rest, struct err *err);
 	/* Fill out (secure memory) with random bytes of the provider's own, at most 64; NULL: it gives none. */
 	int (*random)(const char *rest, const struct kek_conf *conf, uint8_t *out, size_t len, struct err *err);
 };

@@ -83,12 +83,19 @@ put("$tmp/ks/blue/live/kek.wrapped", $wrapped);
 	like($out, qr/no passphrase was typed in time/, 'nothing typed');
 }
 
-# a server started with PGENCRYPTIONKEY
+# a keyset, a cluster and a server made and started with PGENCRYPTIONKEY
 {
 	my $data = "$tmp/data";
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	ctl('initdb', '-D', $data, '--kek', "passphrase:$file", '--', '-A', 'trust');
+	my @variable = qw(--kek passphrase:PGENCRYPTIONKEY);
+	refused(4, qr/PGENCRYPTIONKEY is not set/, 'initdb without the variable', 'initdb', '-D', $data, @variable);
+	ok(!-e $data && !glob("$data.keys.*"), '... makes nothing');
 	local $ENV{PGENCRYPTIONKEY} = $secret;
+	ctl(qw(key init red --system-identifier 7000000000000000001 --config), $conf, @variable);
+	like(ctl(qw(key verify red --config), $conf), qr/opens it/, 'key init: the same passphrase in a file opens it');
+	like(ctl('initdb', '-D', $data, @variable, '--', '-A', 'trust'), qr/The cluster is encrypted/, 'initdb');
+	like(ctl('key', 'verify', '-D', $data, '--kek', "passphrase:$file"), qr/opens it/, '... and the passphrase in a file');
+	is(files_containing($secret, $data), 0, '... which is nowhere in it');
 	like(ctl('key', 'verify', '-D', $data, '--kek', 'passphrase:PGENCRYPTIONKEY'), qr/opens it/, 'PGENCRYPTIONKEY');
 	my ($rc, $out, $err) = ctl_output('exec', '-D', $data, '--kek', 'passphrase:PGENCRYPTIONKEY', '--', 'pg_ctl', '-D', $data, '-w', '-l', "$tmp/log",
 		'-o', "-p $port -k $tmp -c listen_addresses=''", 'start');
@@ -99,5 +106,31 @@ put("$tmp/ks/blue/live/kek.wrapped", $wrapped);
 	ok(!grep({ slurp_file("/proc/$_/environ") =~ /horse/ } $pid, split(' ', $children)), 'nothing of it is left in the environments of its processes');
 	is(`psql -XAtq -h $tmp -p $port -c "copy (select 1) to program 'env > $tmp/env'" postgres; grep -c horse $tmp/env`, "0\n", '... nor of its commands');
 	system_or_bail('pg_ctl', '-D', $data, '-w', '-m', 'fast', 'stop');
+}
+
+# build: the variable is taken before pg_basebackup is started
+{
+	my $red = Walcrypt::Node->new('red');
+	$red->init(allows_streaming => 1, extra => ['-k']);
+	$red->start;
+	my $proxy = Walcrypt::Proxy->new(kek_uri => "passphrase:$file", nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' } });
+	$proxy->key_init('blue');
+	$proxy->start;
+	my @build = ('build', 'blue', '-D', "$tmp/blue", qw(--kek passphrase:PGENCRYPTIONKEY --checkpoint=fast --no-sync --config), $proxy->conf);
+	refused(4, qr/PGENCRYPTIONKEY is not set/, 'build without the variable', @build);
+	local $ENV{PGENCRYPTIONKEY} = $secret;
+	{
+		# in its place, a program that tells what it got; the control: a variable that it must get
+		mkdir "$tmp/bin";
+		chmod 0755, put("$tmp/bin/pg_basebackup", "#!/bin/sh\nenv >$tmp/backup.env\nexit 1\n");
+		local $ENV{WALCRYPT_PG_BINDIR} = "$tmp/bin";
+		local $ENV{WALCRYPT_TEST_CONTROL} = 'seen';
+		is((ctl_output(@build))[0], 1, 'build with another pg_basebackup');
+		like(slurp_file("$tmp/backup.env"), qr/^WALCRYPT_TEST_CONTROL=seen$/m, '... which has an environment');
+		unlike(slurp_file("$tmp/backup.env"), qr/horse|PGENCRYPTIONKEY=/, '... without the passphrase');
+	}
+	like(ctl(@build), qr/Standby "blue" is built, encrypted/, 'build');
+	$proxy->stop;
+	$red->stop;
 }
 done_testing();
