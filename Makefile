@@ -39,7 +39,7 @@ TOOLS := $(patsubst tests/tools/%.c,$(B)/tests/%,$(sort $(wildcard tests/tools/*
 BENCH := $(patsubst tests/bench/%.c,$(B)/tests/%,$(sort $(wildcard tests/bench/*.c)))
 
 # Stock programs that run under the storage layer from libexec/walcrypt/bin, for those who want a bin directory.
-SHIMS := postgres initdb pg_ctl pg_checksums pg_controldata pg_resetwal pg_rewind pg_upgrade pg_verifybackup pg_waldump
+SHIMS := postgres initdb pg_basebackup pg_checksums pg_controldata pg_ctl pg_isready pg_resetwal pg_rewind pg_upgrade pg_verifybackup pg_waldump
 
 # As many jobs as processors, unless make was told how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -172,7 +172,7 @@ TREE = $(DESTDIR)$(PREFIX)
 # Samples name the place where things are.
 PLACED = sed 's,/usr/local/\(bin\|lib/walcrypt\|libexec/walcrypt\|share/walcrypt\),$(PREFIX)/\1,g'
 install-tree: programs manuals
-	install -d $(TREE)/bin $(TREE)/lib/walcrypt $(TREE)/libexec/walcrypt/bin $(TREE)/share/walcrypt/external $(TREE)/share/walcrypt/commands $(TREE)/share/walcrypt/prometheus $(TREE)/share/walcrypt/grafana
+	install -d $(TREE)/bin $(TREE)/lib/walcrypt $(TREE)/libexec/walcrypt/bin $(TREE)/share/walcrypt/external $(TREE)/share/walcrypt/commands $(TREE)/share/walcrypt/prometheus $(TREE)/share/walcrypt/grafana $(TREE)/share/walcrypt/patroni $(TREE)/share/walcrypt/pgbackrest
 	install -m 755 $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(TREE)/bin
 	install -m 755 $(B)/lib/walcrypt/libwalcrypt-storage.so $(TREE)/lib/walcrypt
 	install -m 755 scripts/shim $(TREE)/libexec/walcrypt
@@ -183,6 +183,9 @@ install-tree: programs manuals
 	install -m 755 conf/commands/*.sh $(TREE)/share/walcrypt/commands
 	install -m 644 conf/prometheus/*.yml $(TREE)/share/walcrypt/prometheus
 	install -m 644 conf/grafana/walcrypt.json $(TREE)/share/walcrypt/grafana
+	$(PLACED) conf/patroni/patroni.yml >$(TREE)/share/walcrypt/patroni/patroni.yml && chmod 644 $(TREE)/share/walcrypt/patroni/patroni.yml
+	install -m 755 conf/patroni/walcrypt-pre-promote conf/patroni/walcrypt-rotate $(TREE)/share/walcrypt/patroni
+	install -m 644 conf/pgbackrest/pgbackrest.conf $(TREE)/share/walcrypt/pgbackrest
 	install -d $(TREE)/share/bash-completion/completions
 	for program in walcrypt-ctl walcrypt-proxy; do install -m 644 conf/completion/walcrypt $(TREE)/share/bash-completion/completions/$$program; done
 	for page in $(MANUALS); do install -D -m 644 -t $(TREE)/share/man/man$${page##*.} $(B)/man/$$page || exit 1; done
