@@ -7,11 +7,11 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands;
 use Walcrypt::Terminal;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/every';
 mkdir $tmp, 0700;
-sub put { my ($path, $text) = @_; open(my $f, '>', $path) or die; print $f $text; close $f; chmod 0600, $path; return $path; }
 kek_file("$tmp/kek$_") for 1 .. 2;
 my $words  = put("$tmp/words", "correct horse battery\n");
 my $config = put("$tmp/w.ini", "[walcrypt]\nauth_type = trust\nkeystore = $tmp/ks\nunix_socket_dir = $tmp\n[kek one]\nuri = file:$tmp/kek1\n"
@@ -33,7 +33,7 @@ sub typed
 }
 
 # Those that only look.
-my %looks = map { $_ => 1 } 'exec', 'verify', 'wal', 'key list', 'key show', 'key verify', 'key audit', 'status', 'pause', 'resume', 'reload';
+my %looks = map { $_ => 1 } 'exec', 'verify', 'wal', 'key list', 'key show', 'key verify', 'key audit', 'doctor', 'status', 'pause', 'resume', 'reload';
 # The others in the order in which they are run, each with what is to be in the log: done, or failed where no server is there to do it on.
 my @changes = (
 	[ 'key init',      'done',   sub { run(0, qw(key init red), @id) } ],

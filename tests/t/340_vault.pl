@@ -7,6 +7,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 use Walcrypt;
+use Walcrypt::KeyCommands;
 use Walcrypt::Vault;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/vault340';
@@ -14,42 +15,16 @@ mkdir $tmp, 0700;
 my $dev = Walcrypt::Vault->new(name => 'dev340');
 my $tls = Walcrypt::Vault->new(name => 'tls340', tls => 1);
 my $n   = 0;
-
-sub conf
-{
-	my ($uri, @more) = @_;
-	my $file = "$tmp/c" . ++$n . '.ini';
-	open(my $f, '>', $file) or die;
-	print $f "[walcrypt]\nauth_type = trust\nkeystore = $tmp/ks$n\n[kek site]\nuri = $uri\n", map({ "$_\n" } @more),
-	  "[node red]\nconninfo = host=$tmp port=1\nkeyset = none\n[node blue]\nkeyset = blue\nkek = site\n[node green]\nkeyset = green\nkek = site\n";
-	close $f;
-	chmod 0600, $file;
-	return $file;
-}
-
-# key init with this provider: (status, stdout, stderr)
-sub init
-{
-	my ($uri, $create, @more) = @_;
-	return ctl_output(qw(key init blue --system-identifier 7000000000000000001), ($create ? '--create-kek' : ()), '--config', conf($uri, @more));
-}
-
-sub refused
-{
-	my ($status, $words, $name, $uri, @more) = @_;
-	my ($rc, $out, $err) = init($uri, 0, @more);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err, qr/\b[0-9a-f]{64}\b|root-of-/, "$name: neither key nor token in it");
-	return;
-}
+never_said(qr/root-of-/);
+sub init { return init_with($tmp, @_); }
+sub denied { return init_refused($tmp, @_); }
 
 # made, read again, never overwritten
 my $uri = $dev->uri('vault-kv', 'secret/walcrypt');
-refused(1, qr/^ERROR:  "127\.0\.0\.1:\d+" has no secret "secret\/walcrypt"\nHINT:  --create-kek makes it\.$/m, 'not there', $uri);
+denied(1, qr/^ERROR:  "127\.0\.0\.1:\d+" has no secret "secret\/walcrypt"\nHINT:  --create-kek makes it\.$/m, 'not there', $uri);
 my ($rc, $out, $err) = init($uri, 1);
 is($rc, 0, 'key init --create-kek makes the secret') or diag $err;
-my $config = "$tmp/c$n.ini";
+my $config = last_conf();
 my $key = $dev->cli(qw(kv get -field=key secret/walcrypt));
 like($key, qr/^[0-9a-f]{64}$/, 'it is there');
 ($rc, $out, $err) = ctl_output(qw(key init green --system-identifier 7000000000000000001 --create-kek --config), $config);
@@ -63,9 +38,9 @@ $dev->cli(qw(kv put secret/walcrypt), 'key=' . '0' x 64);
 is($rc, 0, 'a pinned version') or diag $err;
 ($rc, $out, $err) = init("$uri&version=9");
 like($err, qr/has no secret "secret\/walcrypt" of version 9/, 'a version that is not there');
-refused(2, qr/version "x" is not a number/, 'a version that is no number', "$uri&version=x");
+denied(2, qr/version "x" is not a number/, 'a version that is no number', "$uri&version=x");
 $dev->cli(qw(kv delete secret/walcrypt));
-refused(1, qr/the secret "secret\/walcrypt" was deleted.*\nHINT:  Undelete it/, 'a deleted secret', $uri);
+denied(1, qr/the secret "secret\/walcrypt" was deleted.*\nHINT:  Undelete it/, 'a deleted secret', $uri);
 ($rc, $out, $err) = init($uri, 1);
 is($rc, 1, 'is not made anew');
 like($err, qr/was deleted/, 'and says so');
@@ -73,30 +48,30 @@ like($err, qr/was deleted/, 'and says so');
 # version 1 of the engine
 $dev->enable('old/kv', 'secrets', 'kv', '-version=1');
 my $old = $dev->uri('vault-kv', 'old/kv/team%20a/key');
-refused(1, qr/has no secret "old\/kv\/team a\/key"/, 'version 1, not there', $old);
+denied(1, qr/has no secret "old\/kv\/team a\/key"/, 'version 1, not there', $old);
 is((init($old, 1))[0], 0, 'version 1, made');
 like($dev->cli('kv', 'get', '-mount=old/kv', '-field=key', 'team a/key'), qr/^[0-9a-f]{64}$/, 'under its name');
 is((init($old))[0], 0, 'version 1, read');
-refused(2, qr/keeps no versions/, 'version 1 has none', "$old&version=1");
+denied(2, qr/keeps no versions/, 'version 1 has none', "$old&version=1");
 
 # names that want escaping, long ones
 for my $name ('a b', 'per%25cent', "caf%C3%A9", 'x' x 250, 'y' x 256, 'q%3Fuery%23') {
 	is((init($dev->uri('vault-kv', "secret/$name"), 1))[0], 0, 'name ' . substr($name, 0, 20));
 }
 is($dev->cli('kv', 'list', '-format=json', 'secret') =~ tr/"//, 14, 'seven secrets, none under a cut name');
-refused(2, qr/has a part that is empty, "\." or "\.\."/, 'a name with ..', $dev->uri('vault-kv', 'secret/../sys/x'));
-refused(2, qr/not followed by two hexadecimal digits/, 'half an escape', $dev->uri('vault-kv', 'secret/%zz'));
-refused(2, qr/has a part that is empty/, 'no name at all', $dev->uri('vault-kv', 'secret/'));
-refused(2, qr/names a secrets engine, not a secret/, 'an engine alone', $dev->uri('vault-kv', 'secret'));
+denied(2, qr/has a part that is empty, "\." or "\.\."/, 'a name with ..', $dev->uri('vault-kv', 'secret/../sys/x'));
+denied(2, qr/not followed by two hexadecimal digits/, 'half an escape', $dev->uri('vault-kv', 'secret/%zz'));
+denied(2, qr/has a part that is empty/, 'no name at all', $dev->uri('vault-kv', 'secret/'));
+denied(2, qr/names a secrets engine, not a secret/, 'an engine alone', $dev->uri('vault-kv', 'secret'));
 $dev->enable('transit', 'secrets', 'transit');
-refused(2, qr/belongs to a secrets engine of type transit, not kv/, 'another engine', $dev->uri('vault-kv', 'transit/keys'));
+denied(2, qr/belongs to a secrets engine of type transit, not kv/, 'another engine', $dev->uri('vault-kv', 'transit/keys'));
 
 # damaged secrets
-$dev->cli('kv', 'put', 'secret/bad', "key=$_->[1]"), refused(1, $_->[2], $_->[0], $dev->uri('vault-kv', 'secret/bad'))
+$dev->cli('kv', 'put', 'secret/bad', "key=$_->[1]"), denied(1, $_->[2], $_->[0], $dev->uri('vault-kv', 'secret/bad'))
   for ['short key', 'ab' x 31, qr/gave no cluster key/], ['long key', 'ab' x 33, qr/gave no cluster key/], ['no hex', 'zz' x 32, qr/gave no cluster key/],
   ['huge', 'ab' x 40000, qr/is longer than 65535 bytes/];
 $dev->cli(qw(kv put secret/bad other=1));
-refused(1, qr/has no text member "key"/, 'without the member', $dev->uri('vault-kv', 'secret/bad'));
+denied(1, qr/has no text member "key"/, 'without the member', $dev->uri('vault-kv', 'secret/bad'));
 
 # tokens
 my $reader = $dev->token_for('reader', qq(path "secret/data/walcrypt2" { capabilities = ["read"] }\n));
@@ -104,16 +79,16 @@ $dev->cli('kv', 'put', 'secret/walcrypt2', "key=$key");
 my $token_file = $dev->put_token($reader, "$tmp/token");
 my $second = $dev->uri('vault-kv', 'secret/walcrypt2', token_file => $token_file);
 is((init($second))[0], 0, 'a token that may read this secret only') or diag $err;
-refused(4, qr/denies the token access to "secret\/walcrypt".*\nHINT:  The token may have expired/s, 'of another secret',
+denied(4, qr/denies the token access to "secret\/walcrypt".*\nHINT:  The token may have expired/s, 'of another secret',
 	$dev->uri('vault-kv', 'secret/walcrypt', token_file => $token_file));
 $dev->cli('token', 'revoke', $reader);
-refused(4, qr/denies the token access/, 'a revoked token', $second);
-refused(4, qr/could not open token file "$tmp\/nowhere"/, 'no token file', $dev->uri('vault-kv', 'secret/walcrypt2', token_file => "$tmp/nowhere"));
+denied(4, qr/denies the token access/, 'a revoked token', $second);
+denied(4, qr/could not open token file "$tmp\/nowhere"/, 'no token file', $dev->uri('vault-kv', 'secret/walcrypt2', token_file => "$tmp/nowhere"));
 chmod 0644, $token_file;
-refused(6, qr/token file "\S+" may be read or written by everybody\nHINT:  chmod/, 'an open token file', $second);
+denied(6, qr/token file "\S+" may be read or written by everybody\nHINT:  chmod/, 'an open token file', $second);
 $dev->put_token('two words', "$tmp/words");
-refused(1, qr/does not begin with a line that is a token/, 'no token', $dev->uri('vault-kv', 'secret/walcrypt2', token_file => "$tmp/words"));
-refused(2, qr/unknown option "tokenfile"/, 'an unknown option', "$uri&tokenfile=x");
+denied(1, qr/does not begin with a line that is a token/, 'no token', $dev->uri('vault-kv', 'secret/walcrypt2', token_file => "$tmp/words"));
+denied(2, qr/unknown option "tokenfile"/, 'an unknown option', "$uri&tokenfile=x");
 my ($bare) = $second =~ /^([^?]*)/;
 chmod 0600, $token_file;
 $dev->put_token($dev->token_for('reader2', qq(path "secret/data/walcrypt2" { capabilities = ["read"] }\n)), $token_file);
@@ -122,16 +97,16 @@ is((init($bare, 0, "token_file = $token_file"))[0], 0, 'options in the configura
 # TLS: trusted, not trusted, another host's name, not TLS at all; sealed
 my $safe = $tls->uri('vault-kv', 'secret/walcrypt');
 is((init($safe, 1))[0], 0, 'over TLS');
-refused(4, qr/the certificate of "localhost:\d+" is not trusted\n.*HINT:  ca_file/s, 'an authority that is not known', $tls->uri('vault-kv', 'secret/walcrypt', ca_file => undef));
-refused(4, qr/is not trusted/, 'another authority', $tls->uri('vault-kv', 'secret/walcrypt', ca_file => $tls->ca_file =~ s/ca\.pem/other.pem/r));
-refused(2, qr/could not read the certificate authority's file/, 'no authority', $tls->uri('vault-kv', 'secret/walcrypt', ca_file => "$tmp/none"));
-refused(4, qr/the certificate of "127\.0\.0\.1:\d+" is not trusted/, "another host's certificate", $safe =~ s/localhost/127.0.0.1/r);
-refused(4, qr/could not reach/, 'a server without TLS', $uri =~ s/\+http//r);
-refused(6, qr/clear http is refused for "192\.0\.2\.1"/, 'clear http over a network', 'vault-kv+http://192.0.2.1/secret/x?token_file=' . $dev->token_file);
+denied(4, qr/the certificate of "localhost:\d+" is not trusted\n.*HINT:  ca_file/s, 'an authority that is not known', $tls->uri('vault-kv', 'secret/walcrypt', ca_file => undef));
+denied(4, qr/is not trusted/, 'another authority', $tls->uri('vault-kv', 'secret/walcrypt', ca_file => $tls->ca_file =~ s/ca\.pem/other.pem/r));
+denied(2, qr/could not read the certificate authority's file/, 'no authority', $tls->uri('vault-kv', 'secret/walcrypt', ca_file => "$tmp/none"));
+denied(4, qr/the certificate of "127\.0\.0\.1:\d+" is not trusted/, "another host's certificate", $safe =~ s/localhost/127.0.0.1/r);
+denied(4, qr/could not reach/, 'a server without TLS', $uri =~ s/\+http//r);
+denied(6, qr/clear http is refused for "192\.0\.2\.1"/, 'clear http over a network', 'vault-kv+http://192.0.2.1/secret/x?token_file=' . $dev->token_file);
 $tls->stop;
 $tls->start;
 my $start = time();
-refused(4, qr/is sealed or in maintenance\n.*HINT:  Unseal it/s, 'sealed', $safe);
+denied(4, qr/is sealed or in maintenance\n.*HINT:  Unseal it/s, 'sealed', $safe);
 cmp_ok(time() - $start, '>', 1, 'after some tries');
 $tls->unseal;
 is((init($safe))[0], 0, 'and unsealed again');
@@ -173,14 +148,14 @@ for my $t (
 {
 	my ($name, $says, $status, $words, $tries) = @$t;
 	my ($server, $at) = broken($says);
-	refused($status, $words, $name, $at);
+	denied($status, $words, $name, $at);
 	is(gone($server), $tries, "$name: tried $tries times");
 }
 {
 	my @held;
 	my ($server, $at) = broken(sub { push @held, $_[0]; });
 	$start = time();
-	refused(4, qr/did not answer in time/, 'a server that hangs', $at, 'timeout = 1500ms');
+	denied(4, qr/did not answer in time/, 'a server that hangs', $at, 'timeout = 1500ms');
 	cmp_ok(time() - $start, '<', 6, 'within its time');
 	gone($server);
 }
@@ -204,7 +179,7 @@ for my $t (
 	gone($server);
 	like($dev->cli(qw(kv get -field=key secret/lost)), qr/^[0-9a-f]{64}$/, 'the secret is there');
 }
-refused(4, qr/could not reach/, 'nobody listens', 'vault-kv+http://127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port() . '/secret/x?token_file=' . $dev->token_file);
-refused(2, qr/is not of the form/, 'no host', 'vault-kv:/secret/x');
+denied(4, qr/could not reach/, 'nobody listens', 'vault-kv+http://127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port() . '/secret/x?token_file=' . $dev->token_file);
+denied(2, qr/is not of the form/, 'no host', 'vault-kv:/secret/x');
 
 done_testing();

@@ -7,31 +7,12 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/external';
 mkdir $tmp, 0700;
 my $sample = 'perl ' . Cwd::getcwd() . '/conf/external/keeper.pl';
 my @identifier = qw(--system-identifier 7000000000000000001);
-
-sub put
-{
-	my ($path, $text) = @_;
-	open(my $f, '>', $path) or die "$path: $!";
-	print $f $text;
-	close $f;
-	chmod 0600, $path;
-	return $path;
-}
-
-sub refused
-{
-	my ($status, $words, $name, @args) = @_;
-	my ($rc, $out, $err) = ctl_output(@args);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err, qr/[0-9a-f]{64}/, "$name: no key in it");
-	return;
-}
 
 # the site: one keyset from a keeper, one from a command
 my $keeper = "external:main:echo \$\$ >>$tmp/pids; exec $sample $tmp/keys";

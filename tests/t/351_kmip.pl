@@ -6,6 +6,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 use Walcrypt;
+use Walcrypt::KeyCommands;
 use IPC::Open2;
 use Walcrypt::Kmip;
 use Walcrypt::Relay;
@@ -13,36 +14,8 @@ use Walcrypt::Relay;
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/kmip351';
 mkdir $tmp, 0700;
 my $kmip = Walcrypt::Kmip->new(name => 'main');
-my $n    = 0;
-
-sub conf
-{
-	my ($uri, @more) = @_;
-	my $file = "$tmp/c" . ++$n . '.ini';
-	open(my $f, '>', $file) or die;
-	print $f "[walcrypt]\nauth_type = trust\nkeystore = $tmp/ks$n\n[kek site]\nuri = $uri\n", map({ "$_\n" } @more),
-	  "[node red]\nconninfo = host=$tmp port=1\nkeyset = none\n[node blue]\nkeyset = blue\nkek = site\n";
-	close $f;
-	chmod 0600, $file;
-	return $file;
-}
-
-# key init with this provider: (status, stdout, stderr)
-sub init
-{
-	my ($uri, $create, @more) = @_;
-	return ctl_output(qw(key init blue --system-identifier 7000000000000000001), ($create ? '--create-kek' : ()), '--config', conf($uri, @more));
-}
-
-sub refused
-{
-	my ($status, $words, $name, $uri, @more) = @_;
-	my ($rc, $out, $err) = init($uri, 0, @more);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err, qr/\b[0-9a-f]{64}\b/, "$name: no key in it");
-	return;
-}
+sub init { return init_with($tmp, @_); }
+sub denied { return init_refused($tmp, @_); }
 
 # list, destroy, and the key itself, which no command shows
 sub kek
@@ -56,10 +29,10 @@ sub kek
 
 # made, read again, never made twice; one connection each
 my $uri = $kmip->uri('walcrypt');
-refused(1, qr/"localhost:\d+" has no key "walcrypt"\nHINT:  --create-kek makes it\.$/m, 'not there', $uri);
+denied(1, qr/"localhost:\d+" has no key "walcrypt"\nHINT:  --create-kek makes it\.$/m, 'not there', $uri);
 my ($rc, $out, $err) = init($uri, 1);
 is($rc, 0, 'key init --create-kek makes the key') or diag $err;
-my $config = "$tmp/c$n.ini";
+my $config = last_conf();
 my ($status, $line) = kek('fetch', $uri);
 my ($key, $uid) = $line =~ /^([0-9a-f]{64}) (\S+)$/;
 is($kmip->client('get', $uid), $key, "PyKMIP's own client gets the same");
@@ -72,7 +45,7 @@ my $log = slurp_from($kmip->logfile, $from);
 is(scalar(() = $log =~ /Starting session/g), 3, 'three calls made three connections');
 is(scalar(() = $log =~ /Processing operation: (?:DiscoverVersions|Locate|GetAttributes|Get)\n/g), 11, '... on which four questions each were asked, or three');
 is((kek('fetch', $kmip->uri('walcrypt', version => $uid)))[1], $line, 'a pinned object');
-refused(1, qr/has no key "walcrypt" with identifier 999/, 'one that is not there', $kmip->uri('walcrypt', version => 999));
+denied(1, qr/has no key "walcrypt" with identifier 999/, 'one that is not there', $kmip->uri('walcrypt', version => 999));
 
 # one connection for all calls of a command; another one when it is closed, once, and where a certificate was replaced
 my $sessions = sub { return scalar(() = slurp_from($kmip->logfile) =~ /Starting session/g); };
@@ -109,45 +82,45 @@ for my $name ('a/b', 'a b', '..', '../../x', 'per%cent', 'q?uery#&=', 'x' x 250,
 }
 is(scalar(split(/\n/, (kek('list', $uri))[1])), 9, 'nine keys');
 like((kek('list', $uri))[1], qr/^\Q..\/..\/x\E \d+$/m, '... under their names');
-refused(2, qr/name is longer than 256 bytes/, 'a name of 257 bytes', $kmip->uri('z' x 257));
-refused(2, qr/not followed by two hexadecimal digits/, 'half an escape', $kmip->uri('%zz'));
-refused(2, qr/not of the form SCHEME:\/\/HOST/, 'no name at all', $kmip->uri(''));
-refused(2, qr/unknown option "tokenfile".*\nHINT:  Known are ca_file, cert_file, key_file, version and revoked/, 'an unknown option', "$uri&tokenfile=x");
+denied(2, qr/name is longer than 256 bytes/, 'a name of 257 bytes', $kmip->uri('z' x 257));
+denied(2, qr/not followed by two hexadecimal digits/, 'half an escape', $kmip->uri('%zz'));
+denied(2, qr/not of the form SCHEME:\/\/HOST/, 'no name at all', $kmip->uri(''));
+denied(2, qr/unknown option "tokenfile".*\nHINT:  Known are ca_file, cert_file, key_file, version and revoked/, 'an unknown option', "$uri&tokenfile=x");
 
 # two of one name; another name of one
 my $twin = $kmip->client('register', 'walcrypt', 'ab' x 32, 'active');
-refused(6, qr/has 2 keys of the name "walcrypt"\nHINT:  Say which by version=IDENTIFIER/, 'two of one name', $uri);
+denied(6, qr/has 2 keys of the name "walcrypt"\nHINT:  Say which by version=IDENTIFIER/, 'two of one name', $uri);
 is((kek('fetch', $kmip->uri('walcrypt', version => $uid)))[1], $line, '... but one is pinned');
 ($rc, $out, $err) = ctl_output(qw(key verify blue --config), $config, '--kek', $kmip->uri('walcrypt', version => $twin));
 is($rc, 5, 'the other one is a wrong cluster key');
 is((init($uri, 1))[0], 6, 'and none is made beside them');
 is((kek('destroy', $uri, $twin))[0], 0, 'one is destroyed');
 is((kek('fetch', $uri))[1], $line, '... and the other is not');
-refused(1, qr/the object $uid of "\S+" has the name "walcrypt", not "third"/, 'a pinned object of another name', $kmip->uri('third', version => $uid));
+denied(1, qr/the object $uid of "\S+" has the name "walcrypt", not "third"/, 'a pinned object of another name', $kmip->uri('third', version => $uid));
 
 # states
 my $young = $kmip->client('register', 'young', 'ef' x 32);
-refused(6, qr/the key "young", object $young, is not active\nHINT:  Activate it/, 'not active', $kmip->uri('young'));
+denied(6, qr/the key "young", object $young, is not active\nHINT:  Activate it/, 'not active', $kmip->uri('young'));
 my $both = $kmip->client('register', 'first', 'cd' x 32, 'active');
 $kmip->client('revoke', $both);
-refused(6, qr/the key "first", object $both, was revoked\nHINT:  .*revoked=use/, 'revoked', $kmip->uri('first'));
+denied(6, qr/the key "first", object $both, was revoked\nHINT:  .*revoked=use/, 'revoked', $kmip->uri('first'));
 is((init($kmip->uri('first', revoked => 'use')))[0], 0, '... and used all the same');
-refused(2, qr/revoked=yes is not known/, 'revoked=yes', $kmip->uri('first', revoked => 'yes'));
+denied(2, qr/revoked=yes is not known/, 'revoked=yes', $kmip->uri('first', revoked => 'yes'));
 $kmip->client('register', 'short', 'ab' x 16, 'active');
-refused(1, qr/the KMIP server's key has 16 bytes\nHINT:  A cluster key has 32/, 'a key of 128 bits', $kmip->uri('short'));
+denied(1, qr/the KMIP server's key has 16 bytes\nHINT:  A cluster key has 32/, 'a key of 128 bits', $kmip->uri('short'));
 is((kek('destroy', $kmip->uri('first')))[0], 0, 'what was revoked can be destroyed');
 ($rc, $out, $err) = kek('destroy', $kmip->uri('first'));
 like($err, qr/has no key "first"/, '... once');
 
 # who is who
-refused(1, qr/has no key "walcrypt"/, "another client's certificate sees its own keys only", $kmip->uri('walcrypt', who => 'green'));
-refused(4, qr/the KMIP server denies it\n|has no key/, '... by their identifiers, too', $kmip->uri('walcrypt', who => 'green', version => $uid));
-refused(4, qr/could not reach "localhost:\d+"\nDETAIL:  .*alert/, 'a client that the authority does not know', $kmip->uri('walcrypt', who => 'stranger'));
-refused(2, qr/wants to see a client certificate\nHINT:  cert_file and key_file/, 'no client certificate', $kmip->uri('walcrypt', cert_file => undef, key_file => undef));
-refused(2, qr/could not use the client certificate "$tmp\/none"/, 'one that is not there', $kmip->uri('walcrypt', cert_file => "$tmp/none"));
-refused(4, qr/the certificate of "localhost:\d+" is not trusted/, "a server of an authority that we don't know", $kmip->uri('walcrypt', ca_file => $kmip->file('other.crt')));
-refused(2, qr/could not read the certificate authority's file/, 'no authority', $kmip->uri('walcrypt', ca_file => "$tmp/none"));
-refused(4, qr/the certificate of "127\.0\.0\.1:\d+" is not trusted/, "another host's certificate", $kmip->uri('walcrypt', host => '127.0.0.1'));
+denied(1, qr/has no key "walcrypt"/, "another client's certificate sees its own keys only", $kmip->uri('walcrypt', who => 'green'));
+denied(4, qr/the KMIP server denies it\n|has no key/, '... by their identifiers, too', $kmip->uri('walcrypt', who => 'green', version => $uid));
+denied(4, qr/could not reach "localhost:\d+"\nDETAIL:  .*alert/, 'a client that the authority does not know', $kmip->uri('walcrypt', who => 'stranger'));
+denied(2, qr/wants to see a client certificate\nHINT:  cert_file and key_file/, 'no client certificate', $kmip->uri('walcrypt', cert_file => undef, key_file => undef));
+denied(2, qr/could not use the client certificate "$tmp\/none"/, 'one that is not there', $kmip->uri('walcrypt', cert_file => "$tmp/none"));
+denied(4, qr/the certificate of "localhost:\d+" is not trusted/, "a server of an authority that we don't know", $kmip->uri('walcrypt', ca_file => $kmip->file('other.crt')));
+denied(2, qr/could not read the certificate authority's file/, 'no authority', $kmip->uri('walcrypt', ca_file => "$tmp/none"));
+denied(4, qr/the certificate of "127\.0\.0\.1:\d+" is not trusted/, "another host's certificate", $kmip->uri('walcrypt', host => '127.0.0.1'));
 is((init($kmip->uri('walcrypt', map { $_ => undef } qw(ca_file cert_file key_file)), 0, 'ca_file = ' . $kmip->file('ca.crt'), 'cert_file = ' . $kmip->file('blue.crt'),
 			'key_file = ' . $kmip->file('blue.key')))[0], 0, 'files named in the configuration instead') or diag $err;
 
@@ -194,18 +167,18 @@ for my $t (
 	[ 'twenty of one name',    0x08, sub { print { $_[0] } Walcrypt::Kmip::answer(0x08, map { Walcrypt::Kmip::text(0x420094, "u$_") } 1 .. 20) }, 1, qr/has more than 16 symmetric keys/ ],
 	) {
 	my ($name, $after, $code, $status, $words) = @$t;
-	refused($status, $words, "broken: $name", broken($after, $code));
+	denied($status, $words, "broken: $name", broken($after, $code));
 }
 my $start = time();
-refused(4, qr/did not answer in time/, 'broken: hangs', broken(0x0A, sub { sleep 300 }), 'timeout = 700ms');
+denied(4, qr/did not answer in time/, 'broken: hangs', broken(0x0A, sub { sleep 300 }), 'timeout = 700ms');
 cmp_ok(time() - $start, '<', 60, '... and is given up');
 
 # the server stops, and is gone
 kill('STOP', -$kmip->pid);
-refused(4, qr/did not answer in time/, 'a server that stands still', $uri, 'timeout = 700ms');
+denied(4, qr/did not answer in time/, 'a server that stands still', $uri, 'timeout = 700ms');
 kill('CONT', -$kmip->pid);
 $kmip->stop;
-refused(4, qr/could not reach "localhost:\d+"/, 'a server that is down', $uri);
+denied(4, qr/could not reach "localhost:\d+"/, 'a server that is down', $uri);
 $kmip->start;
 is((kek('fetch', $uri))[1], $line, 'and up again');
 is(files_containing($key, $tmp), 0, 'the key is in no file of ours');

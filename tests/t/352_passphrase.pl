@@ -6,30 +6,12 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/passphrase';
 mkdir $tmp, 0700;
+never_said(qr/horse/);
 my $secret = 'correct horse battery staple';
-
-sub put
-{
-	my ($path, $text, $mode) = @_;
-	open(my $f, '>', $path) or die "$path: $!";
-	print $f $text;
-	close $f;
-	chmod($mode // 0600, $path);
-	return $path;
-}
-
-sub refused
-{
-	my ($status, $words, $name, @args) = @_;
-	my ($rc, $out, $err) = ctl_output(@args);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err, qr/horse/, "$name: no passphrase in it");
-	return;
-}
 
 my $file = put("$tmp/secret", "$secret\n");
 my $conf = put("$tmp/w.ini", "[walcrypt]\nauth_type = trust\nkeystore = $tmp/ks\n[kek site]\nuri = passphrase:$file\n"

@@ -5,30 +5,12 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/pkcs11';
 mkdir $_, 0700 for $tmp, "$tmp/tokens";
+never_said(qr/4711/);
 my ($module) = grep { -e } '/usr/lib/softhsm/libsofthsm2.so', glob('/usr/lib/*/softhsm/libsofthsm2.so');
-
-sub put
-{
-	my ($path, $text, $mode) = @_;
-	open(my $f, '>', $path) or die "$path: $!";
-	print $f $text;
-	close $f;
-	chmod($mode // 0600, $path);
-	return $path;
-}
-
-sub refused
-{
-	my ($status, $words, $name, @args) = @_;
-	my ($rc, $out, $err) = ctl_output(@args);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err, qr/4711|[0-9a-f]{64}/, "$name: neither PIN nor key in it");
-	return;
-}
 
 $ENV{SOFTHSM2_CONF} = put("$tmp/softhsm2.conf", "directories.tokendir = $tmp/tokens\nobjectstore.backend = file\nlog.level = ERROR\n");
 system_or_bail('softhsm2-util', '--init-token', '--free', '--label', $_, '--pin', '471111', '--so-pin', '815815') for qw(walcrypt other);

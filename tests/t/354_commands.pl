@@ -6,22 +6,13 @@ use Cwd ();
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands;
 use Walcrypt::Vault;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/commands';
 mkdir $_, 0700 for $tmp, "$tmp/bin", "$tmp/aws", "$tmp/tokens";
 my $samples = Cwd::getcwd() . '/conf/commands';
 my $n       = 0;
-
-sub put
-{
-	my ($path, $text, $mode) = @_;
-	open(my $f, '>', $path) or die "$path: $!";
-	print $f $text;
-	close $f;
-	chmod($mode // 0600, $path);
-	return $path;
-}
 
 sub conf
 {

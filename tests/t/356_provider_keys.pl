@@ -7,6 +7,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands;
 use Walcrypt::Kmip;
 use Walcrypt::Terminal;
 use Walcrypt::Vault;
@@ -15,16 +16,6 @@ my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/keys356';
 mkdir $_, 0700 for $tmp, "$tmp/tokens", "$tmp/files";
 my $n = 0;
 
-sub put { my ($path, $text, $mode) = @_; open(my $f, '>', $path) or die; print $f $text; close $f; chmod($mode // 0600, $path); return $path; }
-
-sub refused
-{
-	my ($status, $words, $name, @args) = @_;
-	my ($rc, $out, $err) = ctl_output(@args);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	return $out;
-}
 
 my $bao = Walcrypt::Vault->new(name => 'keys');
 $bao->enable('transit', 'secrets', 'transit');

@@ -21,14 +21,14 @@ our @EXPORT = qw(on_terminal);
 sub on_terminal
 {
 	my ($answers, @command) = @_;
-	my $tmp = $PostgreSQL::Test::Utils::tmp_check;
+	my ($tmp, $name) = ($PostgreSQL::Test::Utils::tmp_check, $$);    # tests run side by side
 	my $pty = IO::Pty->new;
 	my $pid = fork() // die;
 	if ($pid == 0) {
 		$pty->make_slave_controlling_terminal;
 		open(STDIN,  '<', '/dev/null');
-		open(STDOUT, '>', "$tmp/pty.out");
-		open(STDERR, '>', "$tmp/pty.err");
+		open(STDOUT, '>', "$tmp/pty.$name.out");
+		open(STDERR, '>', "$tmp/pty.$name.err");
 		close $pty;
 		exec($Walcrypt::ctl, @command) or POSIX::_exit(126);
 	}
@@ -46,7 +46,7 @@ sub on_terminal
 			$seen .= '<answered>';
 		}
 	}
-	return ($status, $seen, Walcrypt::slurp_from("$tmp/pty.out"), Walcrypt::slurp_from("$tmp/pty.err"));
+	return ($status, $seen, Walcrypt::slurp_from("$tmp/pty.$name.out"), Walcrypt::slurp_from("$tmp/pty.$name.err"));
 }
 
 1;
