@@ -27,15 +27,15 @@ struct walscan {
 	bool begun; /* a page header was seen */
 	bool ended;
 	uint8_t header[WAL_LONG_HEADER_LEN];
-	size_t header_got; /* of the present page */
-	size_t header_len; /* of the present page: 24 until its flags say 40 */
-	uint32_t skip;     /* body bytes left of a record that began before the scan */
-	uint64_t skip_to;  /* padding, and what follows an XLOG_SWITCH */
-	uint64_t record;   /* start of the record being read; 0: none */
-	uint32_t len, got; /* of it; len is 0 until 4 bytes have come */
-	uint32_t crc;      /* of its bytes from 24 on */
-	uint8_t bytes[CAPTURE_LEN];
-	uint64_t last, end; /* the last whole record */
+	size_t header_got;          /* of the present page */
+	size_t header_len;          /* of the present page: 24 until its flags say 40 */
+	uint32_t skip;              /* body bytes left of a record that began before the scan */
+	uint64_t skip_to;           /* padding, and what follows an XLOG_SWITCH */
+	uint64_t record;            /* start of the record being read; 0: none */
+	uint32_t len, got;          /* of it; len is 0 until 4 bytes have come */
+	uint32_t crc;               /* of its bytes from 24 on */
+	uint8_t bytes[CAPTURE_LEN]; /* of one that did not come as a whole */
+	uint64_t last, end;         /* the last whole record */
 	uint64_t records;
 };
 
@@ -148,28 +148,28 @@ report(struct walscan *w, struct walscan_event *e, enum walscan_event_kind kind,
 	return w->conf.on_event == NULL ? 0 : w->conf.on_event(w->conf.arg, e, err);
 }
 
-/* Where a record without block references has its main data, when `need` bytes of it were kept; else NULL. source:
- * xlogrecord.h */
+/* Where a record without block references has its main data, when `need` bytes of it are in its beginning; else NULL.
+ * source: xlogrecord.h */
 static const uint8_t *
-main_data(const struct walscan *w, size_t need)
+main_data(const struct walscan *w, const uint8_t *bytes, size_t need)
 {
 	size_t have = w->len < CAPTURE_LEN ? w->len : CAPTURE_LEN, at = RECORD_HEADER_LEN;
 
 	while (at < have) {
-		uint8_t id = w->bytes[at];
+		uint8_t id = bytes[at];
 		size_t skip = id == 255 ? 2 : id == 254 ? 5 : id == 253 ? 3 : id == 252 ? 5 : 0;
 
 		if (skip == 0)
 			return NULL;
 		at += skip;
 		if (id >= 254)
-			return at + need <= have ? w->bytes + at : NULL;
+			return at + need <= have ? bytes + at : NULL;
 	}
 	return NULL;
 }
 
 static int
-report_xlog(struct walscan *w, struct walscan_event *e, struct err *err)
+report_xlog(struct walscan *w, const uint8_t *bytes, struct walscan_event *e, struct err *err)
 {
 	enum walscan_event_kind kind;
 	const uint8_t *data;
@@ -190,7 +190,7 @@ report_xlog(struct walscan *w, struct walscan_event *e, struct err *err)
 	default:
 		return 0;
 	}
-	if ((data = main_data(w, 16)) == NULL)
+	if ((data = main_data(w, bytes, 16)) == NULL)
 		return bad_record(w, err, "is too short for what it says to be");
 	/* source: catalog/pg_control.h CheckPoint, access/xlog_internal.h xl_end_of_recovery: eight bytes, then the two
 	 * timelines in both */
@@ -205,34 +205,34 @@ report_xlog(struct walscan *w, struct walscan_event *e, struct err *err)
 
 /* source: access/xact.h: XLOG_XACT_COMMIT and XLOG_XACT_COMMIT_PREPARED begin with the commit time */
 static int
-report_xact(struct walscan *w, struct walscan_event *e, struct err *err)
+report_xact(struct walscan *w, const uint8_t *bytes, struct walscan_event *e, struct err *err)
 {
 	uint8_t op = e->info & 0x70;
 	const uint8_t *data;
 
 	if (op != 0x00 && op != 0x30)
 		return 0;
-	if ((data = main_data(w, 8)) == NULL)
+	if ((data = main_data(w, bytes, 8)) == NULL)
 		return bad_record(w, err, "is too short for what it says to be");
 	e->time = (int64_t)load64(data);
 	return report(w, e, WALSCAN_COMMIT, err);
 }
 
-/* The record is whole, w->crc is of its bytes from 24 on. */
+/* The record is whole: bytes are its beginning, as much as is captured of any; w->crc is of those from 24 on. */
 static int
-end_record(struct walscan *w, struct err *err)
+end_record(struct walscan *w, const uint8_t *bytes, struct err *err)
 {
 	struct walscan_event e = {.lsn = w->record, .end = aligned(w->pos), .len = w->len};
 
-	if (crc32c(w->crc, w->bytes, RECORD_CRC_OFF) != load32(w->bytes + RECORD_CRC_OFF))
+	if (crc32c(w->crc, bytes, RECORD_CRC_OFF) != load32(bytes + RECORD_CRC_OFF))
 		return bad_record(w, err, "has an incorrect checksum");
-	e.xid = load32(w->bytes + 4);
-	e.info = w->bytes[16];
-	e.rmid = w->bytes[17];
+	e.xid = load32(bytes + 4);
+	e.info = bytes[16];
+	e.rmid = bytes[17];
 	w->last = w->record;
 	w->end = w->skip_to = e.end;
 	w->records++;
-	if ((e.rmid == 0 && report_xlog(w, &e, err) != 0) || (e.rmid == 1 && report_xact(w, &e, err) != 0) ||
+	if ((e.rmid == 0 && report_xlog(w, bytes, &e, err) != 0) || (e.rmid == 1 && report_xact(w, bytes, &e, err) != 0) ||
 	    report(w, &e, WALSCAN_RECORD, err) != 0)
 		return -1;
 	w->record = 0;
@@ -241,10 +241,10 @@ end_record(struct walscan *w, struct err *err)
 
 /* The header is whole: does it follow the record before? A wrong key shows here at the latest. */
 static int
-check_record(struct walscan *w, struct err *err)
+check_record(struct walscan *w, const uint8_t *header, struct err *err)
 {
-	uint64_t prev = load64(w->bytes + 8);
-	uint8_t rmid = w->bytes[17];
+	uint64_t prev = load64(header + 8);
+	uint8_t rmid = header[17];
 
 	if (rmid > RMGR_BUILTIN_MAX && rmid < RMGR_CUSTOM_MIN)
 		return bad_record(w, err, "has an invalid resource manager");
@@ -277,28 +277,36 @@ eat_record(struct walscan *w, const uint8_t *data, size_t len, size_t *used, str
 		}
 		return w->len < RECORD_HEADER_LEN || w->len > RECORD_MAX_LEN ? bad_record(w, err, "has an invalid length") : 0;
 	}
-	if (until == RECORD_HEADER_LEN && check_record(w, err) != 0)
+	if (until == RECORD_HEADER_LEN && check_record(w, w->bytes, err) != 0)
 		return -1;
-	return w->got == w->len ? end_record(w, err) : 0;
+	return w->got == w->len ? end_record(w, w->bytes, err) : 0;
 }
 
-/* A record that begins here, when all of it is there: most do, and need no state. 1: taken. */
+/* The records that begin here and are there as a whole: most are, and need no state. With what aligns the next one. */
 static int
 eat_whole(struct walscan *w, const uint8_t *data, size_t len, size_t *used, struct err *err)
 {
-	uint32_t record_len = len < RECORD_HEADER_LEN ? 0 : load32(data);
+	*used = 0;
+	while (w->skip_to <= w->pos && len - *used >= RECORD_HEADER_LEN) {
+		const uint8_t *bytes = data + *used;
+		size_t left = len - *used, gap;
+		uint32_t record_len = load32(bytes);
 
-	if (record_len < RECORD_HEADER_LEN || record_len > len)
-		return 0;
-	w->record = w->pos;
-	w->len = w->got = record_len;
-	memcpy(w->bytes, data, record_len < CAPTURE_LEN ? record_len : CAPTURE_LEN);
-	if (check_record(w, err) != 0)
-		return -1;
-	w->crc = crc32c(0, data + RECORD_HEADER_LEN, record_len - RECORD_HEADER_LEN);
-	w->pos += record_len;
-	*used = record_len;
-	return end_record(w, err) != 0 ? -1 : 1;
+		if (record_len < RECORD_HEADER_LEN || record_len > left)
+			break;
+		w->record = w->pos;
+		w->len = record_len;
+		if (check_record(w, bytes, err) != 0)
+			return -1;
+		w->crc = crc32c(0, bytes + RECORD_HEADER_LEN, record_len - RECORD_HEADER_LEN);
+		w->pos += record_len;
+		if (end_record(w, bytes, err) != 0)
+			return -1;
+		gap = w->end - w->pos < left - record_len ? w->end - w->pos : left - record_len;
+		w->pos += gap;
+		*used += record_len + gap;
+	}
+	return 0;
 }
 
 /* What comes behind a page's header, at most to the page's end. */
@@ -319,10 +327,10 @@ eat_body(struct walscan *w, const uint8_t *data, size_t len, size_t *used, struc
 		return 0;
 	}
 	if (w->record == 0) {
-		int rc = eat_whole(w, data, len, used, err);
-
-		if (rc != 0)
-			return rc < 0 ? -1 : 0;
+		if (eat_whole(w, data, len, used, err) != 0)
+			return -1;
+		if (*used > 0)
+			return 0;
 		w->record = w->pos;
 		w->got = w->len = w->crc = 0;
 	}

@@ -108,6 +108,22 @@ all_once(void *arg)
 	return rc != 0 && err.class == ERR_NONE ? 1 : rc;
 }
 
+/* Every length up to where another way of calculating begins, and some behind it, against the definition bit by bit. */
+static void
+crc32c_lengths(const uint8_t *data)
+{
+	uint32_t crc = 0xFFFFFFFF;
+	size_t wrong = 0;
+
+	for (size_t len = 1; len <= 500; len++) {
+		crc ^= data[len];
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (0x82F63B78 & (0 - (crc & 1)));
+		wrong += crc32c(0, data + 1, len) != ~crc;
+	}
+	is_int(wrong, 0, "CRC32C of 1 to 500 bytes, not aligned");
+}
+
 int
 main(void)
 {
@@ -145,6 +161,7 @@ main(void)
 	is_int(crc32c(0, "123456789", 9), 0xE3069283, "CRC32C's check value");
 	sample_noise(1, noise, sizeof(noise));
 	is_int(crc32c(crc32c(0, noise, 333), noise + 333, 667), crc32c(0, noise, 1000), "CRC32C in pieces");
+	crc32c_lengths(noise);
 	digest_free(NULL);
 	ok(failmalloc_each(all_once, NULL) > 0, "a digest with each allocation failing");
 	ok(failmalloc_each(all_once, hex) > 0, "an HMAC with each allocation failing");
