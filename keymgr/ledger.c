@@ -14,7 +14,7 @@
 #include "walcrypt/digest.h"
 #include "walcrypt/random.h"
 
-#define MAGIC "WCLEDGR2"
+#define MAGIC "WCLEDGR3"
 #define HEADER_LEN 4096
 #define MAX_LINES 1024
 #define FILE_LEN (HEADER_LEN + MAX_LINES * LEDGER_LINE_LEN)

@@ -4,29 +4,55 @@
 
 #include "keymgr/ledger_intern.h"
 #include "walcrypt/digest.h"
+#include "walcrypt/nh.h"
 #include "walcrypt/secmem.h"
 
 /* So much of a segment is told from another history's without the one before it. */
 #define COVER_ENOUGH (UINT64_C(1) << 20)
+/* Blocks hashed at a time. */
+#define BATCH 32
+
+/* As they are derived. */
+struct trace_keys {
+	uint8_t gmac[32], hmac[32], nh[NH_KEY_LEN];
+};
 
 struct ledger_trace {
 	struct ledger *ledger;
 	struct ledger_record *at;
 	struct ledger_place place;
 	uint32_t segment_size;
-	struct digest *blank, *running; /* keyed GMAC: with nothing in it; of the present segment */
+	uint8_t *nh_key;                /* in secmem */
+	struct digest *blank, *running; /* keyed GMAC: with nothing in it; of the present segment's whole blocks */
 	struct digest *outer;           /* keyed HMAC, with nothing in it: what makes a value of it fit to be kept */
 	uint64_t pos;                   /* one past the last byte pushed; 0: nothing yet */
+	uint8_t held[NH_BLOCK];         /* of the segment's last block, pos % NH_BLOCK bytes */
 	bool has_before;                /* the segment before the present one was pushed whole */
 	uint8_t before[32];             /* its MAC */
 };
+
+static int
+trace_key(struct ledger_trace *t, const struct data_key *wal_key, struct err *err)
+{
+	struct trace_keys keys;
+	int rc =
+	    key_derive(wal_key->bytes, (size_t)wal_key->len, "walcrypt ledger v3", (uint8_t *)&keys, sizeof(keys), err);
+
+	if (rc == 0 &&
+	    ((t->nh_key = secmem_alloc(NH_KEY_LEN, err)) == NULL || (t->blank = digest_new_gmac(keys.gmac, err)) == NULL ||
+	     (t->outer = digest_new_hmac(keys.hmac, sizeof(keys.hmac), err)) == NULL))
+		rc = -1;
+	if (rc == 0)
+		memcpy(t->nh_key, keys.nh, NH_KEY_LEN);
+	secmem_wipe(&keys, sizeof(keys));
+	return rc;
+}
 
 struct ledger_trace *
 ledger_trace_new(struct ledger *l, const struct ledger_line *line, const struct ledger_place *place,
                  const struct data_key *wal_key, uint32_t segment_size, struct err *err)
 {
 	struct ledger_trace *t = calloc(1, sizeof(*t));
-	uint8_t key[64];
 
 	if (t == NULL) {
 		err_nomem(err);
@@ -35,12 +61,7 @@ ledger_trace_new(struct ledger *l, const struct ledger_line *line, const struct 
 	t->ledger = l;
 	t->place = *place;
 	t->segment_size = segment_size;
-	if (key_derive(wal_key->bytes, (size_t)wal_key->len, "walcrypt ledger v2", key, sizeof(key), err) != 0)
-		goto fail;
-	if ((t->blank = digest_new_gmac(key, err)) != NULL)
-		t->outer = digest_new_hmac(key + 32, 32, err);
-	secmem_wipe(key, sizeof(key));
-	if (t->outer == NULL)
+	if (trace_key(t, wal_key, err) != 0)
 		goto fail;
 	pthread_mutex_lock(&l->mutex);
 	t->at = ledger_record_find(l, line);
@@ -63,6 +84,8 @@ ledger_trace_free(struct ledger_trace *t)
 	digest_free(t->blank);
 	digest_free(t->running);
 	digest_free(t->outer);
+	secmem_free(t->nh_key);
+	secmem_wipe(t, sizeof(*t));
 	free(t);
 }
 
@@ -99,12 +122,27 @@ static int
 trace_mac(struct ledger_trace *t, uint8_t mac[static 32], struct err *err)
 {
 	uint8_t inner[16];
-	int rc = value_of(t->running, NULL, 0, inner, sizeof(inner), err);
+	int rc = value_of(t->running, t->held, t->pos % NH_BLOCK, inner, sizeof(inner), err);
 
 	if (rc == 0)
 		rc = value_of(t->outer, inner, sizeof(inner), mac, 32, err);
 	secmem_wipe(inner, sizeof(inner));
 	return rc;
+}
+
+/* Whole blocks. */
+static int
+trace_hash(struct ledger_trace *t, const uint8_t *blocks, size_t n, struct err *err)
+{
+	uint8_t hashes[BATCH * NH_LEN];
+
+	for (size_t some; n > 0; n -= some, blocks += some * NH_BLOCK) {
+		some = n < BATCH ? n : BATCH;
+		nh_hash(t->nh_key, blocks, some, hashes);
+		if (digest_update(t->running, hashes, some * NH_LEN, err) != 0)
+			return -1;
+	}
+	return 0;
 }
 
 /* Take in bytes of one segment: [t->pos, t->pos + len) does not cross a boundary. */
@@ -119,9 +157,23 @@ trace_add(struct ledger_trace *t, const uint8_t *data, size_t len, struct err *e
 		if ((t->running = digest_copy(t->blank, err)) == NULL)
 			return -1;
 	}
-	if (digest_update(t->running, data, len, err) != 0)
-		return -1;
-	t->pos += len;
+	while (len > 0) {
+		size_t held = t->pos % NH_BLOCK, n;
+
+		if (held == 0 && len >= NH_BLOCK) {
+			n = len - len % NH_BLOCK;
+			if (trace_hash(t, data, n / NH_BLOCK, err) != 0)
+				return -1;
+		} else {
+			n = NH_BLOCK - held < len ? NH_BLOCK - held : len;
+			memcpy(t->held + held, data, n);
+			if (held + n == NH_BLOCK && trace_hash(t, t->held, 1, err) != 0)
+				return -1;
+		}
+		t->pos += n;
+		data += n;
+		len -= n;
+	}
 	return 0;
 }
 

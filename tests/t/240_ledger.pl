@@ -141,7 +141,7 @@ sub edit_slots
 	close $f;
 	return;
 }
-is(unpack('a8', slurp_file($proxy->keystore . '/ledger')), 'WCLEDGR2', 'the ledger is what docs/formats/ledger.md says');
+is(unpack('a8', slurp_file($proxy->keystore . '/ledger')), 'WCLEDGR3', 'the ledger is what docs/formats/ledger.md says');
 $proxy->kill9;
 edit_slots(sub { my ($slot) = @_; substr($slot, 96, 36, 'another-boot-another-boot-another-bo'); return substr($slot, 0, 140) . pack('V', crc32c(substr($slot, 0, 140))); });
 $proxy->start;

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include "keymgr/ledger.h"
+#include "tests/unit/sample.h"
 #include "tests/unit/tap.h"
 #include "walcrypt/digest.h"
+#include "walcrypt/secmem.h"
 
 #define SEGMENT (1u << 20)
 #define LEN (6 * SEGMENT)
@@ -231,6 +233,44 @@ test_two(void)
 	ledger_close(l, &err);
 }
 
+/* One MAC whatever the pieces, and another one for any other byte: in whole blocks of 1024, at their edges, behind the
+ * last one. */
+static void
+test_pieces(void)
+{
+	static const size_t steps[] = {1, 7, 1023, 1024, 1025, 100000, SEGMENT}, to = SEGMENT + 70000;
+	static const size_t at[] = {0, 1023, 1024, 32 * 1024 - 1, 32 * 1024, 69631, 69632, 69999};
+	struct err err = {0};
+	const char *why;
+	struct ledger *l = open_it();
+	uint8_t mac[32] = {0};
+	int wrong = 0;
+
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		struct ledger_place p;
+
+		renew(l);
+		p = find(l, &why);
+		wrong += send_wal(l, &p, wal, SEGMENT, to, steps[i], &err) != 0;
+		p = find(l, &why);
+		if (i == 0)
+			memcpy(mac, p.mac, sizeof(mac));
+		wrong += p.position != to || memcmp(p.mac, mac, sizeof(mac)) != 0;
+	}
+	is_int(wrong, 0, "the same MAC in all pieces");
+	for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++)
+		for (int bit = 0; bit < 8; bit++) {
+			struct ledger_place p = find(l, &why);
+
+			wal[SEGMENT + at[i]] ^= (uint8_t)(1 << bit);
+			wrong += check(l, &p, wal, 8192) != 0;
+			wal[SEGMENT + at[i]] ^= (uint8_t)(1 << bit);
+			wrong += check(l, &p, wal, 8192) != 1;
+		}
+	is_int(wrong, 0, "another one when one bit is another");
+	ledger_close(l, &err);
+}
+
 /* What lies on the disk: another boot, damage. */
 static void
 edit(size_t off, uint8_t xor, bool crc)
@@ -290,6 +330,7 @@ main(void)
 {
 	char dir[] = "/tmp/walcrypt-ledger.XXXXXX";
 
+	sample_secmem(64 * 1024);
 	if (mkdtemp(dir) == NULL)
 		return 1;
 	snprintf(path, sizeof(path), "%s/ledger", dir);
@@ -301,8 +342,10 @@ main(void)
 	test_kill();
 	test_alike();
 	test_two();
+	test_pieces();
 	test_disk();
 	unlink(path);
 	rmdir(dir);
+	is_int(secmem_used(), 0, "nothing is left in secure memory");
 	return tap_done();
 }
