@@ -26,6 +26,15 @@ sink_free(struct stage *stage)
 	free(stage);
 }
 
+/* Where the next message's WAL will stand; NULL with out's fault. */
+static uint8_t *
+sink_room(struct walsink *sink, size_t len)
+{
+	uint8_t *room = buffer_reserve(sink->out, MESSAGE_HEAD_LEN + COPYMSG_WAL_HEADER_LEN + len);
+
+	return room == NULL ? NULL : room + MESSAGE_HEAD_LEN + COPYMSG_WAL_HEADER_LEN;
+}
+
 static int
 sink_push(struct stage *stage, struct chunk *c, struct err *err)
 {
@@ -40,7 +49,10 @@ sink_push(struct stage *stage, struct chunk *c, struct err *err)
 			copymsg_put(sink->out, &sink->header);
 			sink->open = true;
 		}
-		buffer_put(sink->out, c->data, c->len);
+		if (c->data == buffer_data(sink->out) + buffer_len(sink->out))
+			buffer_commit(sink->out, c->len); /* made in sink_room */
+		else
+			buffer_put(sink->out, c->data, c->len);
 		*sink->sent = c->pos + c->len;
 	} else if (c->kind == CHUNK_WAL_END && sink->open) {
 		sink->open = false;
@@ -238,6 +250,9 @@ stream_copy(struct session *s, uint8_t *data, size_t len)
 	chunk.pos = m.start;
 	chunk.data = m.data;
 	chunk.len = m.len;
+	/* when all of it goes out, it is encrypted into its place there */
+	if (st->from == NULL && m.start >= st->first)
+		chunk.to = sink_room(st->sink, m.len);
 	if (stage_push(st->chain, &chunk, &err) < 0 || stage_push(st->chain, &end, &err) < 0)
 		goto fail;
 	st->at.received = m.start + m.len;
@@ -379,6 +394,7 @@ chain_make(struct session *s, struct err *err)
 		st->sink = NULL;
 		return -1;
 	}
+	st->first = s->command.lsn;
 	s->command.lsn = walstream_begin(s->command.lsn, conf.segment_size);
 	s->command.timeline = st->line.tli;
 	return 0;

@@ -32,6 +32,7 @@ struct stream {
 	enum walscan_event_kind kind; /* of the record that is being reported */
 	struct walsink *sink;
 	struct stage *chain;
+	uint64_t first; /* what the client asked for; what comes before is not for it */
 	bool client_done, server_done;
 	bool server_shut; /* the upstream ended without CopyDone: it shuts down */
 };

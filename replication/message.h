@@ -99,6 +99,7 @@ int message_copy_done(struct buffer *out, struct err *err);
 
 /* For messages built in place: message_begin, then buffer_put..., then message_end, which fills in the length or takes
  * all back. */
+#define MESSAGE_HEAD_LEN 5 /* what it puts */
 size_t message_begin(struct buffer *out, char type);
 int message_end(struct buffer *out, size_t begun, struct err *err);
 

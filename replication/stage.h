@@ -38,6 +38,8 @@ struct chunk {
 	const struct backup_archive *archive;
 	uint8_t *data;
 	size_t len;
+	/* CHUNK_WAL: where what becomes of data may be put, len bytes, none of them in data; NULL: in place */
+	uint8_t *to;
 };
 
 struct stage;

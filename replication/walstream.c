@@ -174,9 +174,9 @@ scan(struct walstream *s, const uint8_t *text, size_t len, struct err *err)
 	return err_sqlstate(err, "XX001");
 }
 
-/* Granules of one page, whose header is known as far as they go. */
+/* Granules of one page, whose header is known as far as they go. to may be data; of a sealed page it is. */
 static int
-convert_page(struct walstream *s, size_t off, uint8_t *data, size_t len, struct err *err)
+convert_page(struct walstream *s, size_t off, uint8_t *data, uint8_t *to, size_t len, struct err *err)
 {
 	uint8_t text[WAL_PAGE_LEN];
 
@@ -184,11 +184,11 @@ convert_page(struct walstream *s, size_t off, uint8_t *data, size_t len, struct 
 	case PAGE_ZEROS:
 		if (memcmp(data, no_bytes, len) != 0)
 			return bad_page(s, err, ERR_DAMAGED, "has no page header");
-		return scan(s, data, len, err);
+		/* FALLTHROUGH */
 	case PAGE_UNREAD:
 		if (scan(s, data, len, err) != 0)
 			return -1;
-		memset(data, 0, len);
+		memset(to, 0, len);
 		return 0;
 	case PAGE_SEALED:
 		if (walrekey_range(s->rekey, &s->h, off, data, s->scan != NULL ? text : NULL, len, err) != 0)
@@ -199,14 +199,16 @@ convert_page(struct walstream *s, size_t off, uint8_t *data, size_t len, struct 
 	}
 	if (scan(s, data, len, err) != 0)
 		return -1;
-	return s->cipher != NULL
-	           ? wal_range_encrypt(s->cipher, &s->h, s->conf.generation, s->conf.keep_zeros, off, data, len, err)
-	           : 0;
+	if (s->cipher != NULL)
+		return wal_range_encrypt(s->cipher, &s->h, s->conf.generation, s->conf.keep_zeros, off, data, to, len, err);
+	if (to != data)
+		memcpy(to, data, len);
+	return 0;
 }
 
-/* Whole granules, in place; advances pos. */
+/* Whole granules; advances pos. */
 static int
-convert(struct walstream *s, uint8_t *data, size_t len, struct err *err)
+convert(struct walstream *s, uint8_t *data, uint8_t *to, size_t len, struct err *err)
 {
 	while (len > 0) {
 		size_t off = s->pos % WAL_PAGE_LEN, n = WAL_PAGE_LEN - off < len ? WAL_PAGE_LEN - off : len;
@@ -216,10 +218,11 @@ convert(struct walstream *s, uint8_t *data, size_t len, struct err *err)
 		for (size_t at = off == 0 ? WAL_GRANULE : off; at < s->h.len && at < off + n; at += WAL_GRANULE)
 			if (take_header(s, at, data + (at - off), err) != 0)
 				return -1;
-		if (convert_page(s, off, data, n, err) != 0)
+		if (convert_page(s, off, data, to, n, err) != 0)
 			return -1;
 		s->pos += n;
 		data += n;
+		to += n;
 		len -= n;
 	}
 	return 0;
@@ -257,7 +260,7 @@ fill_held(struct walstream *s, const uint8_t *data, size_t len, size_t *used, st
 	if (s->nheld < WAL_GRANULE)
 		return 0;
 	s->nheld = s->nsent = 0;
-	if (convert(s, s->held, WAL_GRANULE, err) != 0)
+	if (convert(s, s->held, s->held, WAL_GRANULE, err) != 0)
 		return -1;
 	return pass(s, lsn + sent, s->held + sent, WAL_GRANULE - sent, err);
 }
@@ -265,7 +268,9 @@ fill_held(struct walstream *s, const uint8_t *data, size_t len, size_t *used, st
 static int
 push_wal(struct walstream *s, struct chunk *c, struct err *err)
 {
-	uint8_t *data = c->data;
+	/* where more goes out than came, of a granule held before, it would not fit there */
+	bool aside = c->to != NULL && s->conf.upstream == NULL && s->nheld == s->nsent;
+	uint8_t *data = c->data, *to = aside ? c->to : data;
 	size_t len = c->len, used, whole;
 	uint64_t lsn;
 	int rc, paused = 0;
@@ -282,13 +287,14 @@ push_wal(struct walstream *s, struct chunk *c, struct err *err)
 		if ((paused = fill_held(s, data, len, &used, err)) < 0)
 			return -1;
 		data += used;
+		to += used;
 		len -= used;
 		if (len == 0)
 			return paused;
 	}
 	lsn = s->pos;
 	whole = len - len % WAL_GRANULE;
-	if (convert(s, data, whole, err) != 0 || (rc = pass(s, lsn, data, whole, err)) < 0)
+	if (convert(s, data, to, whole, err) != 0 || (rc = pass(s, lsn, to, whole, err)) < 0)
 		return -1;
 	s->nheld = len - whole;
 	memcpy(s->held, data + whole, s->nheld);

@@ -5,7 +5,9 @@
  * In: CHUNK_WAL, in order and without gaps, from the first byte of a segment on, cut anywhere; CHUNK_WAL_END where an
  * upstream message ended. Out: CHUNK_WAL with pos >= from (what lies before is read, checked and dropped), transformed
  * in place, and CHUNK_WAL_END. Between pushes it holds at most 7 bytes back, a granule that is not whole yet (finding
- * P2; of a page header the first 8 bytes, until the timeline in it is known).
+ * P2; of a page header the first 8 bytes, until the timeline in it is known). Of a clear
+ * upstream whole granules go to chunk.to when it is given, as far from its beginning as they are from data's, unless
+ * what came before them was held back.
  *
  *   upstream clear      encrypted for the downstream: every byte ciphertext (W3: no raw zeros), under the generation of
  *                       the timeline that is streamed, whatever the page's header says (P3); CHUNK_WAL_END hands on

@@ -145,7 +145,7 @@ seal_piece(uint8_t *data, size_t len, size_t in_page, uint32_t generation, struc
 		return 0;
 	if (in_page == 0 && len == WAL_PAGE_LEN)
 		return wal_page_encrypt(keys.wal, generation, false, data, data, err);
-	return wal_range_encrypt(keys.wal, &page.h, generation, true, in_page, data, len, err);
+	return wal_range_encrypt(keys.wal, &page.h, generation, true, in_page, data, data, len, err);
 }
 
 /* Does the kept page on disk say the same as this piece? */

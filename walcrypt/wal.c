@@ -297,25 +297,29 @@ check_range(size_t off, size_t len, struct err *err)
 	return 0;
 }
 
-/* The part of a range behind the header; with raw_zeros its zero granules stay. */
+/* A range: header bytes as they are, behind them ciphertext; with raw_zeros zero granules stay. */
 static int
 range_xor(struct cipher *aes, const struct wal_header *h, uint32_t generation, bool raw_zeros, size_t off,
-          uint8_t *data, size_t len, struct err *err)
+          const uint8_t *in, uint8_t *out, size_t len, struct err *err)
 {
-	size_t skip = off < h->len ? h->len - off : 0;
+	size_t head = off < h->len ? h->len - off : 0;
 	uint64_t zeros[GRANULE_MAP_WORDS];
 	bool holes;
 
-	if (skip >= len)
+	if (head > len)
+		head = len;
+	if (in != out)
+		memcpy(out, in, head);
+	in += head;
+	out += head;
+	len -= head;
+	if (len == 0)
 		return 0;
-	off += skip;
-	data += skip;
-	len -= skip;
-	holes = raw_zeros && granule_find_zero(data, len, zeros);
-	if (xor_range(aes, h->tli, generation, h->pageaddr, off, data, data, len, err) != 0)
+	holes = raw_zeros && granule_find_zero(in, len, zeros);
+	if (xor_range(aes, h->tli, generation, h->pageaddr, off + head, in, out, len, err) != 0)
 		return -1;
 	if (holes)
-		granule_clear(data, len, zeros);
+		granule_clear(out, len, zeros);
 	return 0;
 }
 
@@ -330,7 +334,7 @@ wal_range_decrypt(struct wal_cipher *c, const struct wal_header *h, size_t off, 
 	if (!h->encrypted)
 		return 0;
 	if ((aes = cipher_for(c, h->epoch7, err)) == NULL ||
-	    range_xor(aes, h, h->generation, true, off, data, len, err) != 0)
+	    range_xor(aes, h, h->generation, true, off, data, data, len, err) != 0)
 		return -1;
 	if (range_has(off, len, 0))
 		open_info(data + OFF_INFO - off);
@@ -341,7 +345,7 @@ wal_range_decrypt(struct wal_cipher *c, const struct wal_header *h, size_t off, 
 
 int
 wal_range_encrypt(struct wal_cipher *c, const struct wal_header *h, uint32_t generation, bool raw_zeros, size_t off,
-                  uint8_t *data, size_t len, struct err *err)
+                  const uint8_t *in, uint8_t *out, size_t len, struct err *err)
 {
 	const struct keyset_epoch *epoch;
 	struct cipher *aes;
@@ -352,12 +356,12 @@ wal_range_encrypt(struct wal_cipher *c, const struct wal_header *h, uint32_t gen
 		return err_set(err, ERR_REFUSED, "the WAL page is encrypted already");
 	if ((epoch = write_epoch(c->ks, h->tli, err)) == NULL ||
 	    (aes = cipher_for(c, epoch->number % KEYSET_MAX_EPOCHS, err)) == NULL ||
-	    range_xor(aes, h, generation, raw_zeros, off, data, len, err) != 0)
+	    range_xor(aes, h, generation, raw_zeros, off, in, out, len, err) != 0)
 		return -1;
 	if (range_has(off, len, 0))
-		seal_info(data + OFF_INFO - off, epoch->number);
+		seal_info(out + OFF_INFO - off, epoch->number);
 	if (range_has(off, len, 2 * WAL_GRANULE))
-		memcpy(data + OFF_GENERATION - off, &generation, sizeof(generation));
+		memcpy(out + OFF_GENERATION - off, &generation, sizeof(generation));
 	return 0;
 }
 

@@ -99,10 +99,10 @@ int wal_page_decrypt(struct wal_cipher *c, const uint8_t *in, uint8_t *out, stru
  * of 8. Every raw-zero granule stays zero. Header bytes inside the range are opened (flag and generation removed). */
 int wal_range_decrypt(struct wal_cipher *c, const struct wal_header *h, size_t off, uint8_t *data, size_t len,
                       struct err *err);
-/* The reverse for bytes of a clear page: every byte ciphertext (a proxy, W3), or with raw_zeros every zero granule raw
- * (W2 last page). */
+/* The reverse for bytes of a clear page, from in to out (in == out allowed, other overlap not): every byte ciphertext
+ * (a proxy, W3), or with raw_zeros every zero granule raw (W2 last page). */
 int wal_range_encrypt(struct wal_cipher *c, const struct wal_header *h, uint32_t generation, bool raw_zeros, size_t off,
-                      uint8_t *data, size_t len, struct err *err);
+                      const uint8_t *in, uint8_t *out, size_t len, struct err *err);
 
 /* Generation of a proxy that encrypts plaintext (W5): 0x80000000 | trunc31(HMAC-SHA256(HKDF(wal key, "walcrypt wal
  * generation v1"), system identifier (8, BE) | timeline (4, BE) | SHA-256 of the timeline's history file, zeros for

@@ -70,7 +70,7 @@ translate(struct walrekey *r, const struct wal_header *h, size_t off, uint8_t *d
 	opened.encrypted = false;
 	if (r->to == NULL && (r->to = wal_cipher_new(r->reader, err)) == NULL)
 		return -1;
-	if (wal_range_encrypt(r->to, &opened, h->generation, false, off, text, len, err) != 0)
+	if (wal_range_encrypt(r->to, &opened, h->generation, false, off, text, text, len, err) != 0)
 		return -1;
 	if (head > len)
 		head = len;

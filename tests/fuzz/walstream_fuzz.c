@@ -13,6 +13,7 @@ struct run {
 	struct stage *s;
 	uint64_t start;
 	size_t message; /* an upstream message ends every so many bytes */
+	uint8_t *to;    /* what comes out is put here; NULL: in place */
 };
 
 static int
@@ -23,7 +24,7 @@ feed(void *arg, uint8_t *piece, size_t len, uint64_t pos)
 
 	while (len > 0) {
 		size_t left = run->message - pos % run->message, n = left < len ? left : len;
-		struct chunk c = {.kind = CHUNK_WAL, .pos = run->start + pos, .data = piece, .len = n};
+		struct chunk c = {.kind = CHUNK_WAL, .pos = run->start + pos, .data = piece, .len = n, .to = run->to};
 		struct chunk end = {.kind = CHUNK_WAL_END};
 
 		if (stage_push(run->s, &c, &err) < 0 || (n == left && stage_push(run->s, &end, &err) < 0))
@@ -53,12 +54,14 @@ run_stream(const uint8_t *choices, const uint8_t *data, size_t len, size_t step,
 	struct run run = {.start = UINT64_C(5) * SEGMENT, .message = choices[4] * 8u + choices[5] % 4 + 1};
 	int rc;
 
-	if ((run.s = walstream_new(&conf, sink_init(sink), &err)) == NULL)
+	if ((run.s = walstream_new(&conf, sink_init(sink), &err)) == NULL ||
+	    (step > 0 && (run.to = malloc(len > 0 ? len : 1)) == NULL))
 		abort();
 	rc = feed_pieces(data, len, step, feed, &run) < 0 || stage_finish(run.s, &err) < 0 ? -1 : 0;
 	if (rc == 0 && sink->bytes != (len > conf.from - run.start ? len - (conf.from - run.start) : 0))
 		abort();
 	stage_free(run.s);
+	free(run.to);
 	return rc;
 }
 

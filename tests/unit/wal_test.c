@@ -190,27 +190,32 @@ ranges(struct wal_cipher *c, int long_header)
 
 		memcpy(part, page, PAGE);
 		for (size_t at = 0; at < PAGE; at += n)
-			rc |= wal_range_encrypt(c, &clear, 77, true, at, part + at, PAGE - at < n ? PAGE - at : n, &err);
+			rc |= wal_range_encrypt(c, &clear, 77, true, at, part + at, part + at, PAGE - at < n ? PAGE - at : n, &err);
 		ok(rc == 0 && memcmp(part, enc, PAGE) == 0, "in steps of %zu, zeros raw: as the whole page", n);
 		rc = 0;
 		for (size_t at = 0; at < PAGE; at += n)
 			rc |= wal_range_decrypt(c, &sealed, at, part + at, PAGE - at < n ? PAGE - at : n, &err);
 		ok(rc == 0 && memcmp(part, page, PAGE) == 0, "... and back");
 		for (size_t at = 0; at < PAGE; at += n)
-			rc |= wal_range_encrypt(c, &clear, 77, false, at, part + at, PAGE - at < n ? PAGE - at : n, &err);
+			rc |=
+			    wal_range_encrypt(c, &clear, 77, false, at, part + at, part + at, PAGE - at < n ? PAGE - at : n, &err);
 		ok(rc == 0 && memcmp(part, every, PAGE) == 0, "in steps of %zu, every byte", n);
+		memset(part, 0xAA, PAGE);
+		for (size_t at = 0; at < PAGE; at += n)
+			rc |= wal_range_encrypt(c, &clear, 77, true, at, page + at, part + at, PAGE - at < n ? PAGE - at : n, &err);
+		ok(rc == 0 && memcmp(part, enc, PAGE) == 0, "... and to another place");
 	}
 	for (size_t from = 0; from < 64; from += 8) {
 		memcpy(skip, page, PAGE);
-		if (wal_range_encrypt(c, &clear, 77, false, from, skip + from, 128, &err) != 0 ||
+		if (wal_range_encrypt(c, &clear, 77, false, from, skip + from, skip + from, 128, &err) != 0 ||
 		    memcmp(skip, page, from) != 0 || memcmp(skip + from, every + from, 128) != 0 ||
 		    memcmp(skip + from + 128, page + from + 128, PAGE - from - 128) != 0)
 			ok(false, "a range from %zu on", from);
 	}
 	ok(true, "ranges that begin inside a header");
-	is_int(wal_range_encrypt(c, &clear, 77, false, 4, part, 8, &err), -1, "half a granule is refused");
-	is_int(wal_range_encrypt(c, &clear, 77, false, 8, part, PAGE, &err), -1, "more than a page is refused");
-	is_int(wal_range_encrypt(c, &sealed, 77, false, 8, part, 8, &err), -1, "twice is refused");
+	is_int(wal_range_encrypt(c, &clear, 77, false, 4, part, part, 8, &err), -1, "half a granule is refused");
+	is_int(wal_range_encrypt(c, &clear, 77, false, 8, part, part, PAGE, &err), -1, "more than a page is refused");
+	is_int(wal_range_encrypt(c, &sealed, 77, false, 8, part, part, 8, &err), -1, "twice is refused");
 	memcpy(part, page, PAGE);
 	ok(wal_range_decrypt(c, &clear, 0, part, PAGE, &err) == 0 && memcmp(part, page, PAGE) == 0, "clear stays clear");
 }

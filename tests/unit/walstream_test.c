@@ -16,6 +16,9 @@
 
 static struct keyset *keys, *others; /* others: the same epochs but for the first, whose key is another one */
 static int commits;
+static bool aside; /* what comes out may be put into another place */
+static size_t asides,
+    misplaced; /* how many bytes were; how many of them not as far from its beginning as they came out */
 
 struct run {
 	struct stage *s;
@@ -29,8 +32,21 @@ static int
 push(struct run *run, enum chunk_kind kind, uint8_t *data, size_t len, struct err *err)
 {
 	struct chunk c = {.kind = kind, .pos = run->start + run->fed, .data = data, .len = len};
+	size_t before = buffer_len(&run->sink.bytes);
+	int rc;
 
-	return stage_push(run->s, &c, err);
+	if (!aside || len == 0)
+		return stage_push(run->s, &c, err);
+	if ((c.to = calloc(1, len)) == NULL)
+		return -1;
+	rc = stage_push(run->s, &c, err);
+	for (size_t i = 0; i < len; i++) {
+		asides += c.to[i] != 0;
+		misplaced += c.to[i] != 0 && (before + i >= buffer_len(&run->sink.bytes) ||
+		                              buffer_data(&run->sink.bytes)[before + i] != c.to[i]);
+	}
+	free(c.to);
+	return rc;
 }
 
 /* A piece, cut where messages end. */
@@ -149,16 +165,18 @@ splits(void)
 	       "W 0/5222E3 0\nW 0/5222EA 0\nW 0/530000 0\n",
 	       "messages end where the upstream's ended (P1)");
 	buffer_rewind(&want_marks, buffer_len(&want_marks) - 1);
-	for (const int *how = split_ways; *how != SPLIT_END; how++) {
-		if (stream(&w, conf_from(START), ends, *how, &got, &marks, &err) != 0) {
-			equal = ok(false, "split %d: %s", *how, err.text);
-			continue;
+	for (int i = 0; i < 2; i++, aside = !aside)
+		for (const int *how = split_ways; *how != SPLIT_END; how++) {
+			if (stream(&w, conf_from(START), ends, *how, &got, &marks, &err) != 0) {
+				equal = ok(false, "split %d: %s", *how, err.text);
+				continue;
+			}
+			equal &= same(&want, &got) && same(&want_marks, &marks);
+			buffer_free(&got);
+			buffer_free(&marks);
 		}
-		equal &= same(&want, &got) && same(&want_marks, &marks);
-		buffer_free(&got);
-		buffer_free(&marks);
-	}
-	ok(equal, "the same bytes and boundaries in every split");
+	ok(equal, "the same bytes and boundaries in every split, in place and aside");
+	ok(asides > 1000000 && misplaced == 0, "... where they belong there");
 
 	equal = true;
 	for (size_t from = 0; from < w.len; from += from < 100 || from % 8192 < 50 ? 1 : 4093) {
@@ -230,6 +248,7 @@ after_switch(void)
 		zeros &= buffer_data(&want)[at] == 0;
 	ok(zeros, "... zeros stay zeros");
 	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		aside = !aside;
 		same_bytes &= stream(&w, conf_from(START), ends, *how, &got, &marks, &err) == 0;
 		if (!same_bytes)
 			break;
@@ -237,6 +256,7 @@ after_switch(void)
 		buffer_free(&got);
 		buffer_free(&marks);
 	}
+	aside = false;
 	ok(same_bytes, "... the same bytes and boundaries in every split");
 	head = w;
 	head.len = used;
@@ -481,6 +501,7 @@ clear_walsender(void)
 	w.len -= w.len % WAL_PAGE_LEN;
 	conf.keep_zeros = conf.scan = true;
 	for (const int *how = split_ways; *how != SPLIT_END; how++) {
+		aside = !aside;
 		if (stream(&w, conf, ends, *how, &got, &marks, &err) != 0) {
 			ok(false, "keep_zeros, split %d: %s", *how, err.text);
 			break;
@@ -503,6 +524,12 @@ clear_walsender(void)
 		buffer_free(&got);
 		buffer_free(&marks);
 	}
+	aside = true;
+	misplaced += stream(&w, conf, in_granule, 0, &got, &marks, &err) != 0 || buffer_len(&got) != w.len;
+	buffer_free(&got);
+	buffer_free(&marks);
+	aside = false;
+	is_int(misplaced, 0, "aside as well");
 	ok(right, "clear WAL of an encrypted upstream: says the same, in every split");
 	ok(kept && zeros > 0, "... zero granules are raw zeros (%zu), and nothing else becomes one (W3)", zeros);
 	ok(marked, "... messages end where the upstream's ended");
