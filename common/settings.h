@@ -17,7 +17,8 @@
 #include "common/err.h"
 #include "common/log.h"
 
-#define SETTINGS_NAME_MAX 63 /* node, profile and kek names: [a-z_][a-z0-9_-]*, a role name everywhere */
+#define SETTINGS_SOCKET_PORT 6434 /* in the Unix socket's name when there is no TCP listener */
+#define SETTINGS_NAME_MAX 63      /* node, profile and kek names: [a-z_][a-z0-9_-]*, a role name everywhere */
 
 struct settings_kek { /* [kek NAME] */
 	char *name, *uri;

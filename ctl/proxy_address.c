@@ -9,7 +9,8 @@ proxy_address_find(const struct settings *settings, struct proxy_address *p, str
 	bool told = settings != NULL && settings->auth_type != NULL;
 
 	if (p->port == NULL && told) {
-		snprintf(p->port_text, sizeof(p->port_text), "%d", settings->listen_port);
+		snprintf(p->port_text, sizeof(p->port_text), "%d",
+		         settings->listen_port != 0 ? settings->listen_port : SETTINGS_SOCKET_PORT);
 		p->port = p->port_text;
 	}
 	if (p->host == NULL && told)

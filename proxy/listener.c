@@ -186,7 +186,7 @@ listen_unix(struct listener *l, const struct settings *settings, struct err *err
 	int fd, n;
 
 	n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/.s.PGSQL.%d", settings->unix_socket_dir,
-	             settings->listen_port == 0 ? 6434 : settings->listen_port);
+	             settings->listen_port == 0 ? SETTINGS_SOCKET_PORT : settings->listen_port);
 	if (n < 0 || (size_t)n >= sizeof(addr.sun_path)) {
 		err_set(err, ERR_USAGE, "unix_socket_dir \"%s\" is too long", settings->unix_socket_dir);
 		return err_hint(err, "The whole name of a socket has at most %zu bytes.", sizeof(addr.sun_path) - 1);
