@@ -1,4 +1,4 @@
-# walcrypt: `make` builds, `make demo` shows, `make check` tests (docs/testing.md), `make install` installs. On a bare Debian 12 make and
+# walcrypt: `make` builds, `make demo` shows, `make check` tests (docs/testing.md), `make install` installs, `make deb` packs. On a bare Debian 12 make and
 # a shell are enough: each target installs the packages that it needs.
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -47,7 +47,7 @@ JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 MANUALS := walcrypt-proxy.8 walcrypt-ctl.1 walcrypt.ini.5 walcrypt-storage.7
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
-.PHONY: all programs tests fuzzers demo check check-tap check-postgres check-unit check-fuzz check-docs bench lint install install-tree uninstall manuals clean packages
+.PHONY: all programs tests fuzzers demo check check-tap check-postgres check-unit check-fuzz check-docs bench lint install install-tree uninstall deb manuals clean packages
 all: packages
 	@$(MAKE) --no-print-directory $(JOBS) programs
 programs: $(PROGRAMS)
@@ -195,6 +195,12 @@ uninstall:
 	rm -f $(TREE)/bin/walcrypt-proxy $(TREE)/bin/walcrypt-ctl $(foreach page,$(MANUALS),$(TREE)/share/man/man$(subst .,,$(suffix $(page)))/$(page))
 	rm -f $(TREE)/share/bash-completion/completions/walcrypt-proxy $(TREE)/share/bash-completion/completions/walcrypt-ctl
 	rm -rf $(addprefix $(TREE)/,$(OWN))
+
+# Debian packages, into build-deb. They are built as everywhere in Debian (debian/rules), in a copy of the tree.
+DEB ?= build-deb
+deb:
+	@scripts/packages deb
+	@scripts/deb $(DEB)
 
 clean:
 	rm -rf $(B) build-*
