@@ -6,7 +6,9 @@ use PostgreSQL::Test::Utils;
 use PostgreSQL::Test::Cluster;
 use Test::More;
 use Walcrypt;
+use Time::Local ();
 use Walcrypt::Certificates;
+use Walcrypt::Console;
 use Walcrypt::Wire;
 
 my $red = Walcrypt::Node->new('red');
@@ -15,12 +17,13 @@ $red->append_conf('postgresql.conf', "max_wal_senders = 20\n");
 $red->start;
 my $certs = Walcrypt::Certificates->new(PostgreSQL::Test::Utils::tempdir() . '/certs');
 $certs->authority('ca');
-$certs->make($_, ca => 'ca', cn => "$_.test", names => 'IP:127.0.0.1') for qw(first second);
+$certs->make($_, ca => 'ca', cn => "$_.test", names => 'IP:127.0.0.1', days => $_ eq 'first' ? 30 : 60) for qw(first second);
 sub put_certificate { my ($name) = @_; PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $certs->file("$name.$_"), $certs->file("proxy.$_")) for qw(crt key); return; }
 put_certificate('first');
 my $proxy = Walcrypt::Proxy->new(
 	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue', max_sessions => 2 }, green => { keyset => 'blue' } },
-	settings => { max_sessions => 4, client_tls_sslmode => 'allow', client_tls_cert_file => $certs->file('proxy.crt'), client_tls_key_file => $certs->file('proxy.key') });
+	settings => { max_sessions => 4, client_tls_sslmode => 'allow', client_tls_cert_file => $certs->file('proxy.crt'), client_tls_key_file => $certs->file('proxy.key'),
+		http_listen => '127.0.0.1:' . (my $web = PostgreSQL::Test::Cluster::get_free_port()) });
 $proxy->key_init('blue');
 $proxy->start;
 
@@ -78,6 +81,20 @@ sub subject
 	$c->start_tls() or die 'TLS: ' . IO::Socket::SSL::errstr();
 	return ($c->{socket}->peer_certificate('cn'), $c);
 }
+# When the certificate ends that clients are shown, as the metrics and the console say and as openssl reads it from the file; seconds.
+sub ends
+{
+	my ($name) = @_;
+	my %month = map { (qw(Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec))[$_] => $_ } 0 .. 11;
+	my ($mon, $day, $h, $m, $s, $y) = Walcrypt::Certificates::openssl('x509', '-in', $certs->file("$name.crt"), '-noout', '-enddate') =~ /=(\w+) +(\d+) (\d+):(\d+):(\d+) (\d+)/;
+	my $want = Time::Local::timegm($s, $m, $h, $day, $month{$mon}, $y);
+	my ($metric) = (http_get($web, '/metrics'))[2] =~ /^walcrypt_certificate_expiry_timestamp_seconds (\d+)$/m;
+	is($metric, $want, "the metric says when the $name certificate ends");
+	my $text = sprintf('%04d-%02d-%02d %02d:%02d:%02d UTC', $y, $month{$mon} + 1, $day, $h, $m, $s);
+	like($proxy->console('SHOW STATUS'), qr/^certificate_expires\|\Q$text\E$/m, '... and so does SHOW STATUS');
+	return $want;
+}
+my $end = ends('first');
 my ($cn, $old) = subject();
 is($cn, 'first.test', 'the first certificate');
 close $green[0]{socket};
@@ -85,8 +102,10 @@ $old->startup(user => 'green', replication => 'true');
 is(substr(($old->until('ZE'))[0], -1), 'Z', 'a session begins under it');
 put_certificate('second');
 is((subject())[0], 'first.test', 'a file that was put in its place changes nothing yet');
+ends('first');
 is($proxy->console('RELOAD'), 'RELOAD', 'a reload');
 is((subject())[0], 'second.test', '... does');
+cmp_ok(ends('second'), '>', $end, '... later than the first one');
 served($old, 'the session under the first one goes on');
 PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $certs->file('first.key'), $certs->file('proxy.key'));
 ($out, $err) = $proxy->console('RELOAD');
