@@ -98,6 +98,7 @@ struct settings {
 	char *guard_library; /* path put into the standbys' shared_preload_libraries */
 	int connect_timeout_ms;
 	int max_sessions, drain_timeout_ms, client_idle_timeout_ms; /* 0: any, not at all, none */
+	int client_stall_timeout_ms;                                /* 0: none */
 	int pause_timeout_ms;                                       /* 0: none */
 	int console_idle_timeout_ms;                                /* 0: none */
 	char *http_listen;                                          /* NULL: none */

@@ -76,6 +76,8 @@ const struct settings_option settings_options[] = {
      "longest time to wait for an upstream's connection"},
     {"walcrypt", "max_sessions", SETTING_NUMBER, GLOBAL(max_sessions), "1000", 0, 1000000,
      "sessions at a time that have authenticated; 0: any number"},
+    {"walcrypt", "client_stall_timeout", SETTING_MS, GLOBAL(client_stall_timeout_ms), "15min", 0, 86400000,
+     "longest time that a client, other than one that streams WAL, may take nothing of what is there for it; 0: any"},
     {"walcrypt", "client_idle_timeout", SETTING_MS, GLOBAL(client_idle_timeout_ms), "0", 0, 86400000,
      "longest time that a session may have no command; 0: any"},
     {"walcrypt", "drain_timeout", SETTING_MS, GLOBAL(drain_timeout_ms), "60s", 0, 86400000,

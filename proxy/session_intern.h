@@ -86,6 +86,7 @@ struct session {
 	ev_io readable, writable;
 	ev_timer limit; /* of the present state */
 	struct silence silence;
+	ev_timer stall; /* runs while the client takes nothing of what is there for it */
 	struct message_reader in;
 	struct buffer out;
 	unsigned declined; /* requests for encryption */

@@ -29,6 +29,33 @@ io_error(const struct session *s)
 	return errno == EPIPE || errno == ECONNRESET ? "the client has gone" : strerror(errno);
 }
 
+/* The client has taken nothing for client_stall_timeout. States that have a limit of their own go by that. */
+static void
+on_stall(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct session *s = w->data;
+	struct err err = {0};
+
+	(void)loop;
+	(void)revents;
+	if (s->state == SESSION_STREAM || s->state == SESSION_DRAIN || s->state == SESSION_CLOSING)
+		return;
+	err_set(&err, ERR_UNREACHABLE, "the client has taken nothing for %g s", w->repeat);
+	err_sqlstate(&err, "08006");
+	err_hint(&err, "The time is set by client_stall_timeout.");
+	session_drop(s, &err);
+}
+
+/* After an attempt to write: it begins again with each byte that goes out. */
+static void
+watch_stall(struct session *s, bool moved)
+{
+	if (buffer_len(&s->out) == 0)
+		ev_timer_stop(s->loop, &s->stall);
+	else if (moved || !ev_is_active(&s->stall))
+		ev_timer_again(s->loop, &s->stall);
+}
+
 /* One write: what does not go out now waits for the socket, and others have their turn. */
 static void
 write_out(struct session *s)
@@ -44,6 +71,7 @@ write_out(struct session *s)
 		s->stats->sent += (uint64_t)n;
 	} else if (n <= 0 && errno != EAGAIN && errno != EINTR)
 		session_close(s, io_error(s));
+	watch_stall(s, n > 0);
 }
 
 /* The client has been told why: half a close, so that the kernel does not take the message back with a reset. */
@@ -155,7 +183,9 @@ session_io_init(struct session *s, int fd)
 	buffer_init(&s->out, SESSION_OUT_MAX);
 	ev_io_init(&s->readable, on_readable, fd, EV_READ);
 	ev_io_init(&s->writable, on_writable, fd, EV_WRITE);
-	s->readable.data = s->writable.data = s;
+	ev_init(&s->stall, on_stall);
+	s->stall.repeat = s->site->settings->client_stall_timeout_ms / 1000.;
+	s->readable.data = s->writable.data = s->stall.data = s;
 }
 
 void
@@ -174,6 +204,7 @@ session_io_free(struct session *s)
 {
 	ev_io_stop(s->loop, &s->readable);
 	ev_io_stop(s->loop, &s->writable);
+	ev_timer_stop(s->loop, &s->stall);
 	message_reader_free(&s->in);
 	buffer_free(&s->out);
 	channel_close(&s->channel);

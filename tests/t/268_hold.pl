@@ -113,7 +113,42 @@ for my $death (@deaths) {
 	close $by_hand->{socket};
 	wait_for('the sessions to end', sub { sessions() == 1 });
 }
-# 4 a client that takes nothing, not even the reason, does not hold up the end
+# 4 a client that takes nothing any more is ended in time, and its upstream is let go; one that takes a little, or answers, is not
+$proxy->{settings}{client_stall_timeout} = '1500ms';
+$proxy->write_conf;
+$proxy->console('RELOAD');
+sub client
+{
+	my ($name, $command, $stop, @options) = @_;
+	my $wire = Walcrypt::Wire->connect($proxy);
+	$wire->startup(user => 'blue', replication => 'true', application_name => $name, @options);
+	$wire->until('Z');
+	$wire->send('Q', "$command\0");
+	$wire->until($stop);
+	return $wire;
+}
+sub walsenders { return $red->safe_psql('postgres', q{SELECT coalesce(string_agg(application_name, ' ' ORDER BY application_name), '') FROM pg_stat_replication WHERE application_name ~ '^takes'}); }
+my $all_of_it = "BASE_BACKUP (LABEL 'x', CHECKPOINT 'fast', WAIT 'false')";
+$offset = $proxy->log_size;
+$lsn = $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
+my @timeout = (options => '-c wal_sender_timeout=2s');
+my %takes = (none => client('takes none', $all_of_it, 'H'), some => client('takes some', $all_of_it, 'H'),
+	wal => client('takes no wal', "START_REPLICATION PHYSICAL $lsn TIMELINE 1", 'W', @timeout), answers => client('takes and answers', "START_REPLICATION PHYSICAL $lsn TIMELINE 1", 'W', @timeout));
+$red->safe_psql('postgres', "SELECT count(pg_logical_emit_message(false, 'x', repeat('y', 1000000))) FROM generate_series(1, 20)");
+my ($until, $left) = (time() + 5, 'takes and answers takes some');
+while (time() < $until || (time() < $until + 60 && walsenders() ne $left)) {
+	$takes{some}->bytes(100000);
+	$takes{answers}->send('d', pack('A Q> Q> Q> q> C', 'r', 0, 0, 0, 0, 0));
+	sleep 0.2;
+}
+is(walsenders(), $left, 'who takes nothing and says nothing is gone upstream, who takes a little or answers is not');
+like($proxy->log($offset), qr/session \d+ \(blue\).*: the client has taken nothing for 1\.5 s/, 'the log says why: a base backup');
+like($proxy->log($offset), qr/session \d+ \(blue\).*: the client has been silent for 2 s.*wal_sender_timeout/s, '... a stream');
+delete @takes{qw(some answers)};
+wait_for('them to end', sub { sessions() == 1 });
+delete $proxy->{settings}{client_stall_timeout};
+
+# 5 a client that takes nothing, not even the reason, does not hold up the end
 $proxy->{settings}{drain_timeout} = '1s';
 $proxy->write_conf;
 $proxy->console('RELOAD');
