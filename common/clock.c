@@ -10,3 +10,9 @@ clock_now_ms(void)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
+
+int64_t
+clock_now_s(void)
+{
+	return clock_now_ms() / 1000;
+}

@@ -6,5 +6,7 @@
 
 /* Milliseconds of CLOCK_MONOTONIC. */
 int64_t clock_now_ms(void);
+/* The same in seconds. */
+int64_t clock_now_s(void);
 
 #endif

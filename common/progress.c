@@ -2,20 +2,12 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "common/clock.h"
 
 #define TERMINAL_INTERVAL_MS 250
 #define LOG_INTERVAL_MS 10000
-
-static int64_t
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void
 bytes_format(char out[static 32], double bytes)
@@ -36,7 +28,7 @@ progress_begin(struct progress *p, const char *what, uint64_t total, bool quiet)
 	p->total = total;
 	p->quiet = quiet;
 	p->terminal = isatty(STDERR_FILENO) == 1;
-	p->begun_ms = now_ms();
+	p->begun_ms = clock_now_ms();
 	p->shown_ms = p->begun_ms;
 }
 
@@ -67,7 +59,7 @@ progress_add(struct progress *p, uint64_t bytes)
 	p->done += bytes;
 	if (p->quiet)
 		return;
-	now = now_ms();
+	now = clock_now_ms();
 	/* whoever moves the time of the last line prints the next one */
 	if (now - shown >= (p->terminal ? TERMINAL_INTERVAL_MS : LOG_INTERVAL_MS) &&
 	    atomic_compare_exchange_strong(&p->shown_ms, &shown, now))
@@ -85,7 +77,7 @@ void
 progress_end(struct progress *p)
 {
 	char done[32], rate[32];
-	double seconds = (double)(now_ms() - p->begun_ms) / 1000;
+	double seconds = (double)(clock_now_ms() - p->begun_ms) / 1000;
 
 	if (p->quiet)
 		return;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "proxy/locked.h"
 #include "proxy/worker.h"
 
 struct errands {
@@ -68,13 +69,10 @@ run(void *arg)
 struct errands *
 errands_new(struct err *err)
 {
-	struct errands *q = calloc(1, sizeof(*q));
+	struct errands *q = locked_new(sizeof(*q), err);
 
-	if (q == NULL) {
-		err_nomem(err);
+	if (q == NULL)
 		return NULL;
-	}
-	pthread_mutex_init(&q->mutex, NULL);
 	pthread_cond_init(&q->more, NULL);
 	q->last = &q->first;
 	return q;
@@ -108,8 +106,7 @@ errands_free(struct errands *q)
 		unref(e);
 	}
 	pthread_cond_destroy(&q->more);
-	pthread_mutex_destroy(&q->mutex);
-	free(q);
+	locked_free(q);
 }
 
 /* The thread is there from the first piece of work on. */

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/clock.h"
+#include "proxy/locked.h"
+
 /* An address has a place within REACH of where its bytes point. */
 #define PLACES 4096
 #define REACH 16
@@ -24,35 +27,16 @@ struct limits {
 	struct place places[PLACES];
 };
 
-static time_t
-now_s(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
-}
-
 struct limits *
 limits_new(struct err *err)
 {
-	struct limits *l = calloc(1, sizeof(*l));
-
-	if (l == NULL) {
-		err_nomem(err);
-		return NULL;
-	}
-	pthread_mutex_init(&l->mutex, NULL);
-	return l;
+	return locked_new(sizeof(struct limits), err);
 }
 
 void
 limits_free(struct limits *l)
 {
-	if (l == NULL)
-		return;
-	pthread_mutex_destroy(&l->mutex);
-	free(l);
+	locked_free(l);
 }
 
 void
@@ -77,7 +61,7 @@ place(struct limits *l, const struct peer *peer, bool make)
 {
 	static const uint8_t v4[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
 	struct place *unused = NULL;
-	time_t now = now_s();
+	time_t now = clock_now_s();
 	uint32_t at = 2166136261u;
 	uint8_t addr[16];
 
@@ -120,7 +104,7 @@ limits_enter(struct limits *l, const struct peer *peer, bool *first)
 		why = "too many addresses have connections that have not authenticated yet";
 	else if (p != NULL && p->waiting >= l->most_per_address)
 		why = "max_logins_per_address connections from there have not authenticated yet";
-	else if (p != NULL && l->most_failed > 0 && p->failed >= l->most_failed && now_s() - p->since < WINDOW_S)
+	else if (p != NULL && l->most_failed > 0 && p->failed >= l->most_failed && clock_now_s() - p->since < WINDOW_S)
 		why = "max_failed_logins authentications from there have failed within a minute";
 	*first = p == NULL || !p->refused;
 	if (p != NULL)
@@ -154,9 +138,9 @@ limits_failed(struct limits *l, const struct peer *peer)
 
 	pthread_mutex_lock(&l->mutex);
 	if ((p = place(l, peer, false)) != NULL) {
-		if (p->failed == 0 || now_s() - p->since >= WINDOW_S) {
+		if (p->failed == 0 || clock_now_s() - p->since >= WINDOW_S) {
 			p->failed = 0;
-			p->since = now_s();
+			p->since = clock_now_s();
 		}
 		p->failed++;
 	}

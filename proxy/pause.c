@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/locked.h"
+
 struct pause {
 	pthread_mutex_t mutex;
 	bool all; /* names are the exceptions then, else those who are held */
@@ -15,14 +17,7 @@ struct pause {
 struct pause *
 pause_new(struct err *err)
 {
-	struct pause *p = calloc(1, sizeof(*p));
-
-	if (p == NULL) {
-		err_nomem(err);
-		return NULL;
-	}
-	pthread_mutex_init(&p->mutex, NULL);
-	return p;
+	return locked_new(sizeof(struct pause), err);
 }
 
 void
@@ -30,9 +25,8 @@ pause_free(struct pause *p)
 {
 	if (p == NULL)
 		return;
-	pthread_mutex_destroy(&p->mutex);
 	free(p->names);
-	free(p);
+	locked_free(p);
 }
 
 /* names are taken over. */

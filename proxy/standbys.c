@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
+#include "proxy/locked.h"
 #include "replication/lag.h"
 
 struct standby {
@@ -39,18 +41,11 @@ standby_end_name(enum standby_end end)
 	return names[end];
 }
 
-static double
-now_s(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
 static void
-forgotten(struct standby *b)
+forgotten(void *entry)
 {
+	struct standby *b = entry;
+
 	free(b->samples);
 	free(b);
 }
@@ -58,14 +53,7 @@ forgotten(struct standby *b)
 struct standbys *
 standbys_new(struct err *err)
 {
-	struct standbys *t = calloc(1, sizeof(*t));
-
-	if (t == NULL) {
-		err_nomem(err);
-		return NULL;
-	}
-	pthread_mutex_init(&t->mutex, NULL);
-	return t;
+	return locked_new(sizeof(struct standbys), err);
 }
 
 void
@@ -73,14 +61,8 @@ standbys_free(struct standbys *t)
 {
 	if (t == NULL)
 		return;
-	while (t->first != NULL) {
-		struct standby *next = t->first->next;
-
-		forgotten(t->first);
-		t->first = next;
-	}
-	pthread_mutex_destroy(&t->mutex);
-	free(t);
+	locked_free_list(t->first, forgotten);
+	locked_free(t);
 }
 
 static bool
@@ -157,7 +139,7 @@ standby_counts(const struct standby_at *at)
 void
 standby_publish(struct standbys *t, struct standby *b, const struct standby_at *at)
 {
-	double now = now_s();
+	double now = (double)clock_now_ms() / 1000;
 	uint64_t least;
 
 	pthread_mutex_lock(&t->mutex);
@@ -221,7 +203,7 @@ struct standby_view *
 standbys_list(struct standbys *t, size_t *n, struct err *err)
 {
 	struct standby_view *list;
-	double now = now_s();
+	double now = (double)clock_now_ms() / 1000;
 
 	*n = 0;
 	pthread_mutex_lock(&t->mutex);
@@ -265,7 +247,7 @@ sample(struct standby *b, time_t at, double now)
 void
 standbys_sample(struct standbys *t)
 {
-	double now = now_s();
+	double now = (double)clock_now_ms() / 1000;
 	time_t at = time(NULL);
 
 	pthread_mutex_lock(&t->mutex);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/locked.h"
+
 struct stats {
 	pthread_mutex_t mutex; /* of the list */
 	struct node_stats none;
@@ -14,14 +16,7 @@ struct stats {
 struct stats *
 stats_new(struct err *err)
 {
-	struct stats *st = calloc(1, sizeof(*st));
-
-	if (st == NULL) {
-		err_nomem(err);
-		return NULL;
-	}
-	pthread_mutex_init(&st->mutex, NULL);
-	return st;
+	return locked_new(sizeof(struct stats), err);
 }
 
 void
@@ -29,14 +24,8 @@ stats_free(struct stats *st)
 {
 	if (st == NULL)
 		return;
-	while (st->none.next != NULL) {
-		struct node_stats *next = st->none.next->next;
-
-		free(st->none.next);
-		st->none.next = next;
-	}
-	pthread_mutex_destroy(&st->mutex);
-	free(st);
+	locked_free_list(st->none.next, free);
+	locked_free(st);
 }
 
 struct node_stats *

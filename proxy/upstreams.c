@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/locked.h"
+
 struct entry {
 	struct entry *next;
 	struct upstream_view view;
@@ -18,14 +20,7 @@ struct upstreams {
 struct upstreams *
 upstreams_new(struct err *err)
 {
-	struct upstreams *t = calloc(1, sizeof(*t));
-
-	if (t == NULL) {
-		err_nomem(err);
-		return NULL;
-	}
-	pthread_mutex_init(&t->mutex, NULL);
-	return t;
+	return locked_new(sizeof(struct upstreams), err);
 }
 
 void
@@ -33,14 +28,8 @@ upstreams_free(struct upstreams *t)
 {
 	if (t == NULL)
 		return;
-	while (t->first != NULL) {
-		struct entry *next = t->first->next;
-
-		free(t->first);
-		t->first = next;
-	}
-	pthread_mutex_destroy(&t->mutex);
-	free(t);
+	locked_free_list(t->first, free);
+	locked_free(t);
 }
 
 static struct entry *

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "proxy/metrics.h"
 #include "proxy/page.h"
@@ -37,15 +38,6 @@ struct web {
 	pthread_mutex_t mutex; /* of guests */
 	struct guest guests[WEB_CONNECTIONS];
 };
-
-static time_t
-now_s(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
-}
 
 /* Answers. */
 
@@ -304,7 +296,7 @@ on_connection(void *arg, struct MHD_Connection *c, void **context, enum MHD_Conn
 		if (what == MHD_CONNECTION_NOTIFY_STARTED ? g->fd >= 0 : g->fd != info->connect_fd)
 			continue;
 		g->fd = what == MHD_CONNECTION_NOTIFY_STARTED ? info->connect_fd : -1;
-		g->since = now_s();
+		g->since = clock_now_s();
 		break;
 	}
 	pthread_mutex_unlock(&w->mutex);
@@ -314,7 +306,7 @@ on_connection(void *arg, struct MHD_Connection *c, void **context, enum MHD_Conn
 void
 web_tick(struct web *w)
 {
-	time_t now = now_s();
+	time_t now = clock_now_s();
 
 	pthread_mutex_lock(&w->mutex);
 	for (size_t i = 0; i < WEB_CONNECTIONS; i++)

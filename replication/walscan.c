@@ -347,7 +347,7 @@ int
 walscan_push(struct walscan *w, const uint8_t *data, size_t len, struct err *err)
 {
 	while (len > 0 && !w->ended) {
-		size_t off = w->pos % WAL_PAGE_LEN, used, room = WAL_PAGE_LEN - off < len ? WAL_PAGE_LEN - off : len;
+		size_t off = w->pos % WAL_PAGE_LEN, used = 0, room = WAL_PAGE_LEN - off < len ? WAL_PAGE_LEN - off : len;
 
 		if (off == 0) {
 			w->header_got = 0;
