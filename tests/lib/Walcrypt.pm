@@ -18,7 +18,7 @@ use File::Find;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(ctl ctl_output files_containing wait_for wait_for_file_line encrypted_wal_files kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
+our @EXPORT = qw(ctl ctl_output files_containing wait_for wait_for_file_line encrypted_wal_files page_epochs kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
 
 our $prefix = $ENV{WALCRYPT_PREFIX} // die "WALCRYPT_PREFIX is not set: run the tests with scripts/check\n";
 our $ctl   = "$prefix/bin/walcrypt-ctl";
@@ -159,6 +159,24 @@ sub encrypted_wal_files
 		$what{$name} = keys %seen == 0 ? 'empty' : keys %seen == 2 ? 'mixed' : (keys %seen)[0];
 	}
 	return %what;
+}
+
+# The WAL key epochs of the pages of each timeline in a pg_wal directory: timeline => '1', '1,2', 'clear', read without our code.
+sub page_epochs
+{
+	my ($dir) = @_;
+	my %seen;
+	for my $path (sort grep { m{/[0-9A-F]{24}$} } glob("$dir/*")) {
+		open(my $f, '<:raw', $path) or die "$path: $!";
+		my ($in_name) = $path =~ m{/([0-9A-F]{8})[0-9A-F]{16}$};
+		while (read($f, my $page, 8192) == 8192) {
+			my ($magic, $info, $tli) = unpack('S<S<L<', $page);
+			next if ($magic >> 8) != 0xD1 || hex($in_name) != $tli;
+			$seen{$tli}{ $info & 0x8000 ? ($info >> 8) & 127 : 'clear' }++;
+		}
+		close $f;
+	}
+	return { map { $_ => join(',', sort keys %{ $seen{$_} }) } keys %seen };
 }
 
 sub rss_kib

@@ -26,24 +26,6 @@ $proxy->key_init($_) for qw(blue green grey);
 sub epochs { my (@which) = @_; return join(' ', map { "$_->{number}:$_->{id}>$_->{after_timeline}" } @{ decode_json(ctl(qw(key show --json), @which, @conf))->{epochs} }); }
 sub keys_of { my ($node) = @_; return epochs('-D', $node->data_dir); }
 
-# the epochs of the pages of a timeline, from the files themselves; key: timeline
-sub page_epochs
-{
-	my ($node) = @_;
-	my %seen;
-	for my $path (sort grep { m{/[0-9A-F]{24}$} } glob($node->data_dir . '/pg_wal/*')) {
-		open(my $f, '<:raw', $path) or die;
-		my ($in_name) = $path =~ m{/([0-9A-F]{8})[0-9A-F]{16}$};
-		while (read($f, my $page, 8192) == 8192) {
-			my ($magic, $info, $tli) = unpack('S<S<L<', $page);
-			next if ($magic >> 8) != 0xD1 || hex($in_name) != $tli;
-			$seen{$tli}{ $info & 0x8000 ? ($info >> 8) & 127 : 'clear' }++;
-		}
-		close $f;
-	}
-	return { map { $_ => join(',', sort keys %{ $seen{$_} }) } keys %seen };
-}
-
 sub refused
 {
 	my ($status, $words, $name, @args) = @_;
@@ -92,7 +74,7 @@ $red->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 1000)');
 for my $name (sort keys %node) {
 	$red->wait_for_catchup($name);
 	is($node{$name}->safe_psql('postgres', $facts), $red->safe_psql('postgres', $facts), "$name streams from red");
-	is(page_epochs($node{$name})->{1}, '1', "$name: timeline 1 is under epoch 1");
+	is(page_epochs($node{$name}->data_dir . '/pg_wal')->{1}, '1', "$name: timeline 1 is under epoch 1");
 }
 
 # the promotion
@@ -104,9 +86,9 @@ for my $name (qw(blue grey)) {
 	$node{green}->wait_for_catchup($name);
 	is($node{$name}->safe_psql('postgres', $facts), $node{green}->safe_psql('postgres', $facts), "$name follows green");
 }
-is(page_epochs($node{green})->{2}, '2', 'green: every page of timeline 2 is under epoch 2, the first one too');
-is(page_epochs($node{grey})->{2}, '2', 'grey, which has it: the same');
-is(page_epochs($node{blue})->{2}, '1', 'blue, which lacks it: translated to epoch 1');
+is(page_epochs($node{green}->data_dir . '/pg_wal')->{2}, '2', 'green: every page of timeline 2 is under epoch 2, the first one too');
+is(page_epochs($node{grey}->data_dir . '/pg_wal')->{2}, '2', 'grey, which has it: the same');
+is(page_epochs($node{blue}->data_dir . '/pg_wal')->{2}, '1', 'blue, which lacks it: translated to epoch 1');
 my ($rc, $json) = ctl_output('wal', '--json', grep { m{/00000002[0-9A-F]{16}$} } glob($node{green}->data_dir . '/pg_wal/*'));
 is($rc, 0, 'walcrypt-ctl wal');
 is(scalar(grep { grep { $_ == 2 } @{ $_->{epochs} // [] } } @{ decode_json($json) }) > 0, 1, '... tells epoch 2');
@@ -131,7 +113,7 @@ $node{blue}->restart;
 $node{green}->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 3000); SELECT pg_switch_wal(); INSERT INTO t VALUES (8)');
 $node{green}->wait_for_catchup('blue');
 is($node{blue}->safe_psql('postgres', $facts), $node{green}->safe_psql('postgres', $facts), 'blue goes on with it');
-is(page_epochs($node{blue})->{2}, '1,2', '... from epoch 1 to epoch 2 on one timeline');
+is(page_epochs($node{blue}->data_dir . '/pg_wal')->{2}, '1,2', '... from epoch 1 to epoch 2 on one timeline');
 
 # the next one: all three at once, for timelines after 2
 $out = ctl(qw(key new-epoch blue green grey), @conf);
@@ -169,6 +151,6 @@ my $lone = Walcrypt::Node->new('lone');
 $lone->init_encrypted($kek);
 like(ctl(qw(key new-epoch -D), $lone->data_dir, '--kek', $kek), qr/^WAL key epoch 2, \w+, for timelines after 1\.\ndata directory .*: has it now/, 'key new-epoch -D');
 $lone->start;
-is(page_epochs($lone)->{1}, '1', 'its timeline 1 stays under epoch 1');
+is(page_epochs($lone->data_dir . '/pg_wal')->{1}, '1', 'its timeline 1 stays under epoch 1');
 $lone->stop;
 done_testing();
