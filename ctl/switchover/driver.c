@@ -195,7 +195,7 @@ switchover_run(struct switchover *s, bool dry_run, struct err *err)
 
 	if (logbook_open(l, s->settings->keystore, err) != 0 || (there = logbook_read(l, err)) < 0)
 		return -1;
-	if (there == 1) {
+	if (there == 1 && !(s->options->kind == SWITCH_FAILOVER && failover_takes_over(l))) {
 		err_set(err, ERR_MIDWAY, "a %s from \"%s\" to \"%s\" was stopped midway, in state \"%s\"",
 		        switch_kind_name(l->kind), l->from, l->to, switch_state_name(l->state));
 		return err_hint(err, l->state < SWITCH_PROMOTING ? "Give --resume, or --abort to put everything back."

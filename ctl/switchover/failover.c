@@ -62,6 +62,19 @@ check_best(const struct switchover *s, const struct node_facts *to, struct err *
 	return 0;
 }
 
+bool
+failover_takes_over(struct logbook *l)
+{
+	if (l->kind == SWITCH_FAILOVER || (l->state >= SWITCH_PROMOTING && l->state != SWITCH_ABORTING))
+		return false;
+	printf("The %s from \"%s\" to \"%s\" that was stopped midway, in state \"%s\", is given up.\n",
+	       l->kind == SWITCH_ROTATE ? "rotation" : "switchover", l->from, l->to, switch_state_name(l->state));
+	memset(l->at, 0, sizeof(l->at));
+	l->checkpoint = l->checkpoint_end = 0;
+	l->pause_begin = l->pause_end = 0;
+	return true;
+}
+
 int
 failover_plan(struct switchover *s, struct err *err)
 {

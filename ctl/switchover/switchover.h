@@ -72,6 +72,9 @@ int rotate_prepare(struct switchover *s, struct err *err);
 
 /* failover.c: preflight when there is no primary; what takes the places of the stop and of the proof. */
 int failover_plan(struct switchover *s, struct err *err);
+/* Does a failover give up this switchover, which was stopped midway before the promotion? Then what it holds (the
+ * proxy's sessions, the traffic) goes over to the failover, and its times and positions are forgotten. */
+bool failover_takes_over(struct logbook *l);
 int failover_fence(struct switchover *s, struct err *err);
 int failover_stop(struct switchover *s, struct err *err);
 int failover_position(struct switchover *s, struct err *err);
