@@ -58,7 +58,7 @@ static int
 key_import_run(void *options, const char **args, size_t nargs, struct err *err)
 {
 	const struct key_import_options *o = options;
-	char folder[PATH_MAX], path[PATH_MAX], keystore[PATH_MAX], keys[256];
+	char folder[PATH_MAX], path[PATH_MAX], keystore[PATH_MAX];
 	struct source source = {0};
 	struct keyset *ks = NULL;
 	struct kek *kek = NULL;
@@ -74,12 +74,8 @@ key_import_run(void *options, const char **args, size_t nargs, struct err *err)
 		return -1;
 	source.conf.provider_random |= o->provider_random;
 	if (system_identifier_find(o->system_identifier, source.settings, &identifier, err) != 0 ||
-	    (lock = keystore_lock(keystore, -1, err)) < 0 || path_format(path, err, "%s/%s", keystore, args[0]) != 0)
+	    (lock = keystore_lock(keystore, -1, err)) < 0 || keyset_place(keystore, args[0], path, err) != 0)
 		goto done;
-	if (keydir_exists(path)) {
-		err_set(err, ERR_REFUSED, "keyset \"%s\" exists already", args[0]);
-		goto done;
-	}
 	if (kek_is_envelope(&source.conf)) {
 		err_set(err, ERR_USAGE, "%s wraps keys of its own making, and cannot open files of others", source.reference);
 		err_hint(
@@ -91,9 +87,7 @@ key_import_run(void *options, const char **args, size_t nargs, struct err *err)
 	    (ks = cfe_read(folder, kek, o->wal_only, identifier, err)) == NULL ||
 	    keydir_create(path, ks, kek, source.reference, err) != 0)
 		goto done;
-	keyset_describe(ks, keys);
-	printf("Made keyset \"%s\", %s.\nSystem identifier %" PRIu64 "; cluster key from %s.\n", args[0], keys, identifier,
-	       source.reference);
+	keyset_made_print(args[0], ks, source.reference);
 	if (o->wal_only)
 		printf("The relation key is a fresh one.\n");
 	result = 0;

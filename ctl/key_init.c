@@ -109,7 +109,7 @@ static int
 key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 {
 	const struct key_init_options *o = options;
-	char path[PATH_MAX], new[PATH_MAX], shared[NAME_MAX + 1], keys[256];
+	char path[PATH_MAX], new[PATH_MAX], shared[NAME_MAX + 1];
 	struct source source = {0};
 	struct keyset *ks = NULL;
 	struct kek *kek = NULL;
@@ -131,13 +131,8 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 	}
 	if (system_identifier_find(o->system_identifier, source.settings, &identifier, err) != 0 ||
 	    (lock = keystore_lock(source.settings->keystore, -1, err)) < 0 ||
-	    path_format(path, err, "%s/%s", source.settings->keystore, args[0]) != 0 ||
-	    path_format(new, err, "%s/new", path) != 0)
+	    keyset_place(source.settings->keystore, args[0], path, err) != 0 || path_format(new, err, "%s/new", path) != 0)
 		goto done;
-	if (keydir_exists(path)) {
-		err_set(err, ERR_REFUSED, "keyset \"%s\" exists already", args[0]);
-		goto done;
-	}
 	if (keydir_prepare(path, err) != 0)
 		goto done;
 	if ((kek = source_prepare_new(&source, new, o->create_kek, err)) == NULL ||
@@ -146,9 +141,7 @@ key_init_run(void *options, const char **args, size_t nargs, struct err *err)
 		keydir_abandon(path);
 		goto done;
 	}
-	keyset_describe(ks, keys);
-	printf("Made keyset \"%s\", %s.\nSystem identifier %" PRIu64 "; cluster key from %s.\n", args[0], keys, identifier,
-	       source.reference);
+	keyset_made_print(args[0], ks, source.reference);
 	if (shared[0] != '\0')
 		printf("The WAL key is the one of keyset \"%s\": nodes of one cluster share it.\n", shared);
 	result = 0;

@@ -1,11 +1,15 @@
 #include "ctl/keyset_make.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/path.h"
 #include "ctl/upstream.h"
+#include "keymgr/keydir.h"
+#include "keymgr/keygen.h"
 
 static bool
 name_is_plain(const char *name)
@@ -40,6 +44,24 @@ system_identifier_find(const char *given, const struct settings *settings, uint6
 	if (*end != '\0' || errno != 0 || *identifier == 0 || given[0] == '-')
 		return err_set(err, ERR_USAGE, "\"%s\" is not a system identifier", given);
 	return 0;
+}
+
+int
+keyset_place(const char *keystore, const char *name, char path[static PATH_MAX], struct err *err)
+{
+	if (path_format(path, err, "%s/%s", keystore, name) != 0)
+		return -1;
+	return keydir_exists(path) ? err_set(err, ERR_REFUSED, "keyset \"%s\" exists already", name) : 0;
+}
+
+void
+keyset_made_print(const char *name, const struct keyset *ks, const char *reference)
+{
+	char keys[256];
+
+	keyset_describe(ks, keys);
+	printf("Made keyset \"%s\", %s.\nSystem identifier %" PRIu64 "; cluster key from %s.\n", name, keys,
+	       keyset_system_identifier(ks), reference);
 }
 
 struct kek *

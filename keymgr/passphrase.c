@@ -5,29 +5,11 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "keymgr/secretfile.h"
 #include "walcrypt/secmem.h"
-
-/* As of cluster keys: provider_file.c. */
-static int
-check_mode(const char *path, int fd, struct err *err)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) != 0)
-		return err_os(err, errno, "could not stat passphrase file \"%s\"", path);
-	if ((st.st_uid != 0 && st.st_uid != geteuid()) ||
-	    (S_ISREG(st.st_mode) &&
-	     (st.st_mode & (st.st_uid == 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO)) != 0)) {
-		err_set(err, ERR_REFUSED, "passphrase file \"%s\" can be read or changed by others", path);
-		return err_hint(err, "It must belong to you or to root and have mode 0600 or stricter: chmod 0600 %.150s",
-		                path);
-	}
-	return 0;
-}
 
 /* One line, without its end; what is left behind it is not looked at. */
 static int
@@ -130,7 +112,7 @@ from_file(const char *path, struct passphrase *p, struct err *err)
 	if (fd < 0)
 		return err_os(err, errno, "could not open passphrase file \"%s\"", path);
 	snprintf(what, sizeof(what), "\"%s\"", path);
-	if (check_mode(path, fd, err) == 0)
+	if (secretfile_check(path, "passphrase file", fd, err) == 0)
 		result = line_read(fd, what, p, err);
 	close(fd);
 	return result;

@@ -1,13 +1,7 @@
 /*
- * provider: where a cluster key (KEK) comes from, behind one small interface. A provider is named by a URI:
- *   file:/path            64 hex digits in a file of mode 0600 or stricter (0640 when owned by root), owned by us or
- * root command:COMMAND       CFE's contract: run by the shell, first line of stdout holds 64 hex digits (or
- * encryptionkey=<hex>), exit status 0; %d key directory, %p prompt, %R descriptor of the terminal, %% percent
- *   external:NAME:COMMAND            a process that stays and is asked in lines, docs/formats/external.md; NAME is the
- * key's, with %XX for what is no letter, digit or one of -._~
- *   vault-kv://HOST:PORT/PATH        a secret of a KV engine, version 1 or 2, in HashiCorp Vault or OpenBao
- *   vault-transit://HOST:PORT/MOUNT/KEY   the cluster key lies in the key directory, wrapped by a key of a transit
- * engine
+ * provider: where a cluster key (KEK) comes from, behind one small interface. A provider is named by a URI, whose
+ * scheme is file:, command:, external:, kmip:, passphrase:, pkcs11:, vault-kv: or vault-transit:; docs/providers.md has
+ * the forms of all.
  *
  * There are two kinds. A store keeps the cluster key itself and hands it out. An envelope keeps a key of its own that
  * never leaves it: the cluster key is random, is made for one key directory and lies there as the provider wrapped it

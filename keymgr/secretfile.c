@@ -17,9 +17,7 @@ secretfile_check(const char *path, const char *what, int fd, struct err *err)
 
 	if (fstat(fd, &st) != 0)
 		return err_os(err, errno, "could not stat %s \"%s\"", what, path);
-	forbidden = st.st_uid == 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO;
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, ERR_REFUSED, "%s \"%s\" is not a regular file", what, path);
+	forbidden = !S_ISREG(st.st_mode) ? 0 : st.st_uid == 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO;
 	if (st.st_uid != 0 && st.st_uid != geteuid()) {
 		err_set(err, ERR_REFUSED, "%s \"%s\" belongs to another user", what, path);
 		return err_hint(err, "It must be owned by root or by the user that runs this program.");
@@ -36,6 +34,7 @@ int
 secretfile_read(const char *path, const char *what, char *text, size_t room, size_t *len, struct err *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), result = -1;
+	struct stat st;
 	ssize_t n;
 
 	if (fd < 0) {
@@ -45,6 +44,8 @@ secretfile_read(const char *path, const char *what, char *text, size_t room, siz
 	}
 	if (secretfile_check(path, what, fd, err) != 0)
 		;
+	else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+		err_set(err, ERR_REFUSED, "%s \"%s\" is not a regular file", what, path);
 	else if ((n = fileio_read(fd, text, room)) < 0)
 		err_os(err, errno, "could not read %s \"%s\"", what, path);
 	else if ((size_t)n == room)

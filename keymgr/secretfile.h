@@ -14,7 +14,7 @@
 int secretfile_read(const char *path, const char *what, char *text, size_t room, size_t *len, struct err *err);
 /* The same without its last line end, which must be its only one; empty is ERR_FAILED. */
 int secretfile_line(const char *path, const char *what, char *text, size_t room, struct err *err);
-/* The check alone, of an open file. */
+/* The check alone, of an open file; of a pipe only its owner. */
 int secretfile_check(const char *path, const char *what, int fd, struct err *err);
 
 #endif

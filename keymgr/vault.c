@@ -16,63 +16,31 @@
 
 #define BODY_MAX 65536
 
-static int
-option_set(struct vault *v, const char *name, const char *value, struct err *err)
-{
-	const struct {
-		const char *name, **to;
-	} options[] = {{"token_file", &v->token_file},  {"ca_file", &v->peer.ca_file},    {"cert_file", &v->peer.cert_file},
-	               {"key_file", &v->peer.key_file}, {"namespace", &v->namespace},     {"version", &v->version},
-	               {"login", &v->login.method},     {"login_mount", &v->login.mount}, {"login_role", &v->login.role},
-	               {"login_file", &v->login.file}};
-
-	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-		if (strcmp(options[i].name, name) == 0) {
-			*options[i].to = value;
-			return 0;
-		}
-	err_set(err, ERR_USAGE, "key provider has an unknown option \"%.63s\"", name);
-	return err_hint(
-	    err,
-	    "Known are token_file, ca_file, cert_file, key_file, login, login_mount, login_role, login_file, namespace "
-	    "and version.");
-}
-
-/* "//host:port/path?a=b&c=d" or "+http://..."; v->text is cut up. */
+/* "//host:port/path?a=b&c=d", cut up in v->text. */
 static int
 source_parse(struct vault *v, const char *rest, struct err *err)
 {
-	char *text = v->text, *slash, *options, *next;
+	const struct uri_option options[] = {{"token_file", &v->token_file},
+	                                     {"ca_file", &v->peer.ca_file},
+	                                     {"cert_file", &v->peer.cert_file},
+	                                     {"key_file", &v->peer.key_file},
+	                                     {"login", &v->login.method},
+	                                     {"login_mount", &v->login.mount},
+	                                     {"login_role", &v->login.role},
+	                                     {"login_file", &v->login.file},
+	                                     {"namespace", &v->namespace},
+	                                     {"version", &v->version},
+	                                     {NULL, NULL}};
+	const char *path;
 
 	if ((size_t)snprintf(v->text, sizeof(v->text), "%s", rest) >= sizeof(v->text))
 		return err_set(err, ERR_USAGE, "key provider is longer than %zu bytes", sizeof(v->text) - 1);
-	if (strncmp(text, "//", 2) != 0 || (slash = strchr(text + 2, '/')) == NULL || slash == text + 2 || slash[1] == '\0')
-		goto shape;
-	*slash = '\0';
-	v->peer.host_port = text + 2;
-	if (strpbrk(v->peer.host_port, "@?#%") != NULL)
-		goto shape;
-	if ((options = strchr(slash + 1, '?')) != NULL)
-		*options++ = '\0';
-	if (uri_unescape(slash + 1, err) != 0)
+	if (uri_server(v->text, "vault-kv://vault.example:8200/secret/walcrypt", &v->peer.host_port, &path, options, err) !=
+	    0)
 		return -1;
-	if ((size_t)snprintf(v->path, sizeof(v->path), "%s", slash + 1) >= sizeof(v->path))
+	if ((size_t)snprintf(v->path, sizeof(v->path), "%s", path) >= sizeof(v->path))
 		return err_set(err, ERR_USAGE, "key provider's path is longer than %zu bytes", sizeof(v->path) - 1);
-	for (; options != NULL && *options != '\0'; options = next) {
-		char *value;
-
-		if ((next = strchr(options, '&')) != NULL)
-			*next++ = '\0';
-		if ((value = strchr(options, '=')) == NULL)
-			goto shape;
-		*value++ = '\0';
-		if (uri_unescape(value, err) != 0 || option_set(v, options, value, err) != 0)
-			return -1;
-	}
 	return 0;
-shape:
-	err_set(err, ERR_USAGE, "key provider is not of the form %s", "vault-...://HOST:PORT/PATH");
-	return err_hint(err, "For example: vault-kv://vault.example:8200/secret/walcrypt");
 }
 
 /* conf, then the URI, which goes before it. */

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "common/clock.h"
 #include "common/fileio.h"
 #include "common/path.h"
+#include "keymgr/vault_session.h"
 #include "walcrypt/secmem.h"
 
 #define GIVE_BACK_MS 3000
@@ -28,19 +28,6 @@ static const struct method {
     {"kubernetes", "role", "jwt", true, false},       /* the file has a default */
     {"cert", "name", NULL, false, false},
 };
-
-/* A login that is kept. */
-struct session {
-	struct session *next;
-	char *identity; /* whose login where */
-	char *token;    /* secure memory */
-	int64_t since_ms;
-	long lease_s; /* 0: for ever */
-	bool renewable;
-};
-
-static pthread_mutex_t sessions_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct session *sessions;
 
 static const struct method *
 method_of(const struct vault *v)
@@ -128,120 +115,6 @@ token_read(struct vault *v, struct err *err)
 	           : err_hint(err, "token_file names the file that holds the token.");
 }
 
-/* Two sources with the same identity may share a token. NULL: no memory. */
-static char *
-identity_make(const struct vault *v, struct err *err)
-{
-	const char *const parts[] = {v->peer.host_port, v->namespace,  v->login.method,  v->login.mount,
-	                             v->login.role,     v->login.file, v->peer.cert_file};
-	char *text = strdup("");
-
-	for (size_t i = 0; text != NULL && i < sizeof(parts) / sizeof(parts[0]); i++) {
-		char *longer = NULL;
-
-		if (asprintf(&longer, "%s%s\n", text, parts[i] != NULL ? parts[i] : "") < 0)
-			longer = NULL;
-		free(text);
-		text = longer;
-	}
-	if (text == NULL)
-		err_nomem(err);
-	return text;
-}
-
-/* Under the mutex. */
-static struct session **
-session_find(const char *identity)
-{
-	struct session **at = &sessions;
-
-	while (*at != NULL && strcmp((*at)->identity, identity) != 0)
-		at = &(*at)->next;
-	return at;
-}
-
-static void
-session_free(struct session *s)
-{
-	free(s->identity);
-	secmem_free(s->token);
-	free(s);
-}
-
-/* Forget the kept login whose token this is. */
-static void
-session_drop(const struct vault *v)
-{
-	struct session **at, *s;
-	struct err ignored;
-	char *identity = identity_make(v, &ignored);
-
-	if (identity == NULL)
-		return;
-	pthread_mutex_lock(&sessions_mutex);
-	at = session_find(identity);
-	if ((s = *at) != NULL && strcmp(s->token, v->token) == 0) {
-		*at = s->next;
-		session_free(s);
-	}
-	pthread_mutex_unlock(&sessions_mutex);
-	free(identity);
-}
-
-/* Keep v->token; it takes the place of an earlier one. Without memory it is not kept, and given back at the end. */
-static void
-session_put(struct vault *v, long lease_s, bool renewable)
-{
-	struct session *s = calloc(1, sizeof(*s)), **at;
-	size_t len = strlen(v->token) + 1;
-	struct err ignored;
-
-	if (s == NULL || (s->identity = identity_make(v, &ignored)) == NULL ||
-	    (s->token = secmem_alloc(len, &ignored)) == NULL) {
-		if (s != NULL)
-			session_free(s);
-		return;
-	}
-	memcpy(s->token, v->token, len);
-	s->since_ms = clock_now_ms();
-	s->lease_s = lease_s;
-	s->renewable = renewable;
-	pthread_mutex_lock(&sessions_mutex);
-	at = session_find(s->identity);
-	if (*at != NULL) {
-		s->next = (*at)->next;
-		session_free(*at);
-	}
-	*at = s;
-	pthread_mutex_unlock(&sessions_mutex);
-	v->kept = true;
-}
-
-/* The token of a kept login that has not run out, and how long it has been lent for. */
-static bool
-session_get(struct vault *v, long *lease_s, long *age_s, bool *renewable)
-{
-	struct err ignored;
-	char *identity = identity_make(v, &ignored);
-	const struct session *s;
-	bool found;
-
-	if (identity == NULL)
-		return false;
-	pthread_mutex_lock(&sessions_mutex);
-	s = *session_find(identity);
-	if ((found = s != NULL)) {
-		*age_s = (long)((clock_now_ms() - s->since_ms) / 1000);
-		*lease_s = s->lease_s;
-		*renewable = s->renewable;
-		if ((found = *lease_s == 0 || *age_s < *lease_s))
-			memcpy(v->token, s->token, strlen(s->token) + 1);
-	}
-	pthread_mutex_unlock(&sessions_mutex);
-	free(identity);
-	return found;
-}
-
 /* The token in the answer to a login or to a renewal. */
 static int
 auth_take(struct vault *v, const json_t *reply, bool renewed, struct err *err)
@@ -255,7 +128,7 @@ auth_take(struct vault *v, const json_t *reply, bool renewed, struct err *err)
 	memcpy(v->token, token, strlen(token) + 1);
 	v->own_token = v->own_token || !renewed;
 	if (v->keep && method_of(v) != NULL)
-		session_put(v, lease_s, json_is_true(json_object_get(auth, "renewable")));
+		vault_session_put(v, lease_s, json_is_true(json_object_get(auth, "renewable")));
 	return 0;
 }
 
@@ -329,7 +202,7 @@ vault_login(struct vault *v, struct err *err)
 
 	if (method_of(v) == NULL)
 		return token_read(v, err);
-	if (v->keep && (v->kept = session_get(v, &lease_s, &age_s, &renewable)))
+	if (v->keep && (v->kept = vault_session_get(v, &lease_s, &age_s, &renewable)))
 		return 0;
 	return login_do(v, err);
 }
@@ -343,7 +216,7 @@ vault_login_again(struct vault *v, bool *changed, struct err *err)
 	/* one that was got a moment ago would be the same again */
 	if (!(*changed = v->kept && !v->own_token))
 		return 0;
-	session_drop(v);
+	vault_session_drop(v);
 	v->kept = false;
 	return login_do(v, err);
 }
@@ -421,7 +294,7 @@ keep(struct vault *v, int *again_s, struct err *err)
 	if (file && token_look(v, &lease_s, &left_s, &renewable, err) != 0)
 		return -1;
 	if (!file) {
-		if (!session_get(v, &lease_s, &age_s, &renewable))
+		if (!vault_session_get(v, &lease_s, &age_s, &renewable))
 			return 0; /* it was not kept, for want of memory */
 		left_s = lease_s - age_s;
 	}
@@ -436,7 +309,7 @@ keep(struct vault *v, int *again_s, struct err *err)
 		if (file && left_s <= had_s && left_s < lease_s / 4 + 1)
 			return ends_soon(v, left_s, err);
 		if (!file && left_s <= had_s) {
-			session_drop(v);
+			vault_session_drop(v);
 			if (login_do(v, err) != 0)
 				return -1;
 			left_s = lease_s;

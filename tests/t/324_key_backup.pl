@@ -81,7 +81,7 @@ for my $other ([ 'keys in it', join('|', map { unpack('H*', slurp_from($_)) } gl
 
 # passphrases
 refused(5, qr/the passphrase does not open "/, 'another passphrase', qw(key restore --list), $file, '--passphrase-file', put("$tmp/wrong", "correct horse battery stapler\n"));
-refused(6, qr/can be read or changed by others\nHINT:  .*chmod 0600/, 'a passphrase file that others can read', qw(key restore --list), $file, '--passphrase-file', put("$tmp/open", $secret, 0644));
+refused(6, qr/has mode 0644: others may read or write it\nHINT:  .*chmod 0600/, 'a passphrase file that others can read', qw(key restore --list), $file, '--passphrase-file', put("$tmp/open", $secret, 0644));
 refused(2, qr/the passphrase is empty/, 'an empty one', qw(key restore --list), $file, '--passphrase-file', put("$tmp/empty", "\n"));
 refused(2, qr/must have at least 8 bytes/, 'a new one that is short', qw(key backup), "$tmp/short", @conf, @kek2, '--passphrase-file', put("$tmp/seven", "1234567\n"));
 refused(2, qr/more than 1023 bytes/, 'one that has no end', qw(key restore --list), $file, '--passphrase-file', put("$tmp/long", 'x' x 2000));

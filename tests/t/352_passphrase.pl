@@ -25,7 +25,7 @@ is(files_containing($secret, "$tmp/ks"), 0, '... and the passphrase does not');
 
 refused(5, qr/the passphrase does not open the wrapped cluster key/, 'another passphrase', @verify, 'passphrase:' . put("$tmp/other", "wrong horses\n"));
 refused(4, qr/could not open passphrase file "$tmp\/none"/, 'no file', @verify, "passphrase:$tmp/none");
-refused(6, qr/can be read or changed by others\nHINT:  .*chmod 0600/, 'a file for all', @verify, 'passphrase:' . put("$tmp/open", "$secret\n", 0644));
+refused(6, qr/has mode 0644: others may read or write it\nHINT:  .*chmod 0600/, 'a file for all', @verify, 'passphrase:' . put("$tmp/open", "$secret\n", 0644));
 refused(2, qr/the passphrase is empty/, 'an empty file', @verify, 'passphrase:' . put("$tmp/empty", ''));
 refused(2, qr/does not say where the passphrase comes from\nHINT:  passphrase:ask/, 'the passphrase itself', @verify, 'passphrase:wonderful');
 refused(4, qr/there is no terminal to ask for the passphrase on\nHINT:  Start it from a terminal/, 'no terminal', @verify, 'passphrase:ask');
