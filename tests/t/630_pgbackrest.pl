@@ -73,6 +73,8 @@ my $proxy = Walcrypt::Proxy->new(nodes => {
 	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir },
 	map { $_ => { conninfo => $node{$_}->connstr_for_proxy, datadir => $node{$_}->data_dir, keyset => $_ } } qw(blue green) });
 $proxy->key_init($_) for qw(blue green);
+$proxy->key_init('archive', '--own-wal-key');
+ctl('key', 'new-epoch', 'archive', '--timeline', 2, '--config', $proxy->conf); # for key sync: a second epoch, but of another WAL key
 $proxy->start;
 
 # the control: of a plain cluster the repository has everything
