@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <libgen.h>
-#include <pwd.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 #include "common/durable.h"
 #include "common/fileio.h"
 #include "common/path.h"
+#include "common/username.h"
 #include "keymgr/provider_scheme.h"
 #include "walcrypt/digest.h"
 
@@ -154,16 +154,17 @@ static char *
 record_text(uint64_t number, const char *action, const char *state, json_t *arguments, uint64_t begun,
             const struct err *error, const char *before, struct err *err)
 {
-	struct passwd *pw = getpwuid(getuid());
 	const char *sudo = getenv("SUDO_USER");
+	char user[USERNAME_LEN];
 	char stamp[32], *text;
 	time_t now = time(NULL);
 	struct tm tm;
 	json_t *root;
 
+	username(getuid(), user);
 	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
 	root = json_pack("{s:I, s:s, s:s, s:I, s:I, s:s, s:s}", "record", (json_int_t)number, "time", stamp, "user",
-	                 pw != NULL ? pw->pw_name : "?", "uid", (json_int_t)getuid(), "pid", (json_int_t)getpid(), "action",
+	                 user[0] != '\0' ? user : "?", "uid", (json_int_t)getuid(), "pid", (json_int_t)getpid(), "action",
 	                 action, "state", state);
 	if (root != NULL && sudo != NULL && strlen(sudo) < 64)
 		json_object_set_new(root, "sudo_user", words_json(&sudo, 1));

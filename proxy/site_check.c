@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <postgresql/libpq-fe.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/username.h"
 #include "keymgr/keystore.h"
 #include "proxy/access.h"
 #include "proxy/site.h"
@@ -165,16 +165,17 @@ check_owner(const struct settings *s, struct err *err)
 {
 	char *const *const lists[] = {s->admin_users, s->stats_users};
 	static const char *const options[] = {"admin_users", "stats_users"};
-	const struct passwd *pw;
+	char owner[USERNAME_LEN];
 	struct stat st;
 
 	if (keystore_check(s->keystore, err) != 0)
 		return -1;
-	if (stat(s->keystore, &st) != 0 || (pw = getpwuid(st.st_uid)) == NULL)
+	if (stat(s->keystore, &st) != 0)
 		return 0;
+	username(st.st_uid, owner);
 	for (size_t i = 0; i < 2; i++)
 		for (char *const *user = lists[i]; user != NULL && *user != NULL; user++)
-			if (strcmp(*user, pw->pw_name) == 0) {
+			if (strcmp(*user, owner) == 0) {
 				settings_error(s, "walcrypt", NULL, options[i], err, "\"%s\" in %s owns the keystore", *user,
 				               options[i]);
 				return err_hint(err, "Give the console a role of another name: its users need not get at keys.");

@@ -12,10 +12,11 @@ use Walcrypt::Wire;
 
 my $red = Walcrypt::Node->new('red');
 $red->init(allows_streaming => 1, extra => ['-k']);
-$red->append_conf('postgresql.conf', "max_wal_senders = 30\nmax_connections = 60\n");
+$red->append_conf('postgresql.conf', "max_wal_senders = 30\nmax_connections = 60\nwal_keep_size = 512MB\n");
 $red->start;
 my $proxy = Walcrypt::Proxy->new(
-	nodes => { red => { conninfo => $red->connstr_for_proxy }, (map { ($_ => { keyset => $_ }) } qw(blue green)), plain => { keyset => 'none', allow_clear => 'on' } },
+	nodes => { red => { conninfo => $red->connstr_for_proxy }, (map { ($_ => { keyset => $_ }) } qw(blue green)), plain => { keyset => 'none', allow_clear => 'on' },
+		map { ("late$_" => { keyset => 'auto' }) } 0 .. 3 },
 	settings => { workers => 4 });
 $proxy->key_init($_) for qw(blue green);
 {
@@ -57,6 +58,16 @@ for my $n (1 .. 6) {
 	push @clients, $pid;
 }
 
+# Clients that have asked for something.
+sub begin
+{
+	my ($node, $command, $count) = @_;
+	my @wires = map { Walcrypt::Wire->connect($proxy) } 1 .. $count;
+	$_->startup(user => $node, replication => 'true') for @wires;
+	$_->until('ZE') for @wires;
+	$_->send('Q', "$command\0") for @wires;
+	return @wires;
+}
 sub reloads { return scalar(() = $proxy->log =~ /reloaded; sessions/g); }
 my $before = $proxy->log_size;
 for my $n (1 .. 40) {
@@ -64,8 +75,17 @@ for my $n (1 .. 40) {
 	$proxy->write_conf;
 	kill('HUP', $proxy->pid);
 	kill('HUP', $proxy->pid) if $n % 4 == 0;
+	# keys that are made while the configuration is read are there under the new one, too
+	my $late = 'late' . int($n / 10);
+	my @late = $n % 10 == 5 ? begin($late, "BASE_BACKUP (LABEL 'x', CHECKPOINT 'fast', WAIT 'false', MANIFEST 'no')", 2) : ();
 	$proxy->console($n % 2 ? 'SHOW NODES' : 'SHOW CONFIG');
 	wait_for("reload $n", sub { reloads() >= $n });
+	is(($_->message)[0], 'T', "reload $n: a base backup whose keys are made begins") for @late;
+	like($proxy->console('SHOW KEYS'), qr/^$late\|relation\|/m, '... SHOW KEYS has them') if @late;
+}
+for my $node (map { "late$_" } 0 .. 3) {
+	my ($c) = begin($node, 'START_REPLICATION PHYSICAL 0/1000000', 1);
+	is(($c->until('WE'))[0], 'W', "$node can stream");
 }
 append_to_file($stop, '');
 for my $pid (@clients) {
