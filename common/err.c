@@ -56,6 +56,19 @@ err_hint(struct err *e, const char *fmt, ...)
 }
 
 int
+err_later(struct err *e, long long format, int known, const char *fmt, ...)
+{
+	char what[sizeof(e->text) - 76]; /* a long name is cut, what is said of it must fit */
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	err_set(e, ERR_REFUSED, "%s has format %lld; this version of walcrypt knows formats up to %d", what, format, known);
+	return err_hint(e, "A later version of walcrypt wrote it: use that one, or one after it.");
+}
+
+int
 err_sqlstate(struct err *e, const char sqlstate[static 5])
 {
 	memcpy(e->sqlstate, sqlstate, 5);

@@ -40,6 +40,8 @@ int err_os(struct err *e, int os_errno, const char *fmt, ...) __attribute__((for
 /* Add to an error already set; return -1. */
 int err_detail(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int err_hint(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* ERR_REFUSED: what fmt names has a later format than known, the highest one of this program. Returns -1. */
+int err_later(struct err *e, long long format, int known, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 int err_sqlstate(struct err *e, const char sqlstate[static 5]);
 /* Put "context: " before the text. Returns -1. */
 int err_context(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

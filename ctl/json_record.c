@@ -45,8 +45,10 @@ json_record_read(const char *path, int format, const char *hint, json_t **root, 
 		json_record_damaged(path, hint, err);
 	else if (is == format)
 		return 1;
+	else if (is > format)
+		err_later(err, is, format, "\"%s\"", path);
 	else
-		err_set(err, ERR_REFUSED, "\"%s\" has format %d, which this version of walcrypt-ctl does not know", path, is);
+		json_record_damaged(path, hint, err);
 	json_decref(*root);
 	return -1;
 }

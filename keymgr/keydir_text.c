@@ -138,8 +138,7 @@ keydir_text_read(const char *path, const char *text, size_t len, struct keydir_i
 	memset(info, 0, sizeof(*info));
 	format = json_object_get(root, "format");
 	if (json_is_integer(format) && json_integer_value(format) > KEYDIR_FORMAT) {
-		err_set(err, ERR_REFUSED, "\"%s\" has format %lld; this version of walcrypt knows formats up to %d", path,
-		        (long long)json_integer_value(format), KEYDIR_FORMAT);
+		err_later(err, json_integer_value(format), KEYDIR_FORMAT, "\"%s\"", path);
 		goto done;
 	}
 	if (root == NULL || members_read(root, info, mac_hex) != 0) {

@@ -14,7 +14,8 @@
 #include "walcrypt/digest.h"
 #include "walcrypt/random.h"
 
-#define MAGIC "WCLEDGR3"
+#define MAGIC "WCLEDGR3" /* the last byte is the format's number */
+#define MAGIC_NAME_LEN 7
 #define HEADER_LEN 4096
 #define MAX_LINES 1024
 #define FILE_LEN (HEADER_LEN + MAX_LINES * LEDGER_LINE_LEN)
@@ -104,6 +105,13 @@ file_prepare(struct ledger *l, struct err *err)
 		return err_os(err, errno, "could not look at ledger \"%s\"", l->path);
 	if (st.st_size != 0) {
 		n = pread(l->fd, header, sizeof(MAGIC) - 1, 0);
+		if (n == sizeof(MAGIC) - 1 && memcmp(header, MAGIC, MAGIC_NAME_LEN) == 0 &&
+		    header[MAGIC_NAME_LEN] > MAGIC[MAGIC_NAME_LEN] && header[MAGIC_NAME_LEN] <= '9') {
+			err_later(err, header[MAGIC_NAME_LEN] - '0', MAGIC[MAGIC_NAME_LEN] - '0', "\"%s\"", l->path);
+			return err_hint(err,
+			                "A later version of walcrypt wrote it: use that one. Or move the file away: the next start "
+			                "makes a new one, and every stream a new incarnation.");
+		}
 		if (st.st_size != FILE_LEN || n != sizeof(MAGIC) - 1 || memcmp(header, MAGIC, sizeof(MAGIC) - 1) != 0) {
 			err_set(err, ERR_DAMAGED, "\"%s\" is not a ledger of this version of walcrypt", l->path);
 			return err_hint(err,

@@ -139,23 +139,28 @@ done:
 	return out;
 }
 
-/* Is it one of ours, whole, and of a version that we know? */
+/* Is it one of ours, whole, and of a version that we know? Magic, version and checksum are where they are in any
+ * version. */
 static int
 check_shape(const char *magic, const char *what, const uint8_t *sealed, size_t len, struct err *err)
 {
 	uint8_t digest[DIGEST_MAX_LEN];
+	uint64_t version;
 
 	if (len < SEALED_MAGIC_LEN + 4 || memcmp(sealed, magic, SEALED_MAGIC_LEN) != 0)
 		return err_set(err, ERR_DAMAGED, "%s is not such a file", what);
-	if (get(sealed + 4, 4) != VERSION)
-		return err_set(err, ERR_DAMAGED, "%s has version %u; this program knows version %d", what,
-		               (unsigned)get(sealed + 4, 4), VERSION);
-	if (len < SEALED_OVERHEAD || get(sealed + HEAD_LEN - 8, 8) != len - SEALED_OVERHEAD || len > INT32_MAX)
+	version = get(sealed + 4, 4);
+	if (len < SEALED_OVERHEAD || len > INT32_MAX ||
+	    (version == VERSION && get(sealed + HEAD_LEN - 8, 8) != len - SEALED_OVERHEAD))
 		return err_set(err, ERR_DAMAGED, "%s is cut off, or has bytes behind its end", what);
 	if (sum(sealed, len - SUM_LEN, digest, err) != 0)
 		return -1;
 	if (memcmp(digest, sealed + len - SUM_LEN, SUM_LEN) != 0)
 		return err_set(err, ERR_DAMAGED, "%s is damaged: its checksum does not fit", what);
+	if (version > VERSION)
+		return err_later(err, (long long)version, VERSION, "%s", what);
+	if (version != VERSION)
+		return err_set(err, ERR_DAMAGED, "%s is damaged: it has format 0", what);
 	return 0;
 }
 

@@ -294,6 +294,16 @@ edit(size_t off, uint8_t xor, bool crc)
 }
 
 static void
+magic_write(const char *magic)
+{
+	int fd = open(path, O_RDWR);
+
+	if (pwrite(fd, magic, 8, 0) != 8)
+		printf("# could not write\n");
+	close(fd);
+}
+
+static void
 test_disk(void)
 {
 	struct err err = {0};
@@ -320,6 +330,13 @@ test_disk(void)
 	is_str(why, "its line in the ledger is damaged", "both slots damaged: a new incarnation");
 	ok(q.incarnation != p.incarnation, "a different one");
 	ledger_close(l, &err);
+	magic_write("WCLEDGR4");
+	ok(ledger_open(path, &err) == NULL, "a later format is not opened");
+	is_err(&err, ERR_REFUSED, "has format 4; this version of walcrypt knows formats up to 3", "and named");
+	magic_write("WCLEDGR2");
+	ok(ledger_open(path, &err) == NULL, "nor is an earlier one");
+	is_err(&err, ERR_DAMAGED, "is not a ledger", "which no release has written");
+	magic_write("WCLEDGR3");
 	is_int(truncate(path, 100), 0, "cut short");
 	ok(ledger_open(path, &err) == NULL, "it is not opened");
 	is_err(&err, ERR_DAMAGED, "is not a ledger", "and named");

@@ -95,7 +95,11 @@ sealing(void)
 	sealed[4] = 2;
 	resum(sealed, len);
 	ok(sealed_open("TEST", "it", "correct horse", 13, sealed, len, &n, &err) == NULL, "a later version");
-	is_err(&err, ERR_DAMAGED, "it has version 2; this program knows version 1", "... is told");
+	is_err(&err, ERR_REFUSED, "it has format 2; this version of walcrypt knows formats up to 1", "... is told");
+	sealed[4] = 0;
+	resum(sealed, len);
+	ok(sealed_open("TEST", "it", "correct horse", 13, sealed, len, &n, &err) == NULL, "none");
+	is_err(&err, ERR_DAMAGED, "it is damaged: it has format 0", "... is damage");
 	free(sealed);
 	sealed = sealed_make("TEST", "", 0, data, 0, &len, &err);
 	open = sealed_open("TEST", "it", "", 0, sealed, len, &n, &err);
