@@ -118,5 +118,9 @@ wait_row('the odd name', 'green', 'a?"b?', sub { 1 });
 ok(1, 'what is not printable in a name is shown as by a server');
 $receive->signal('INT');
 $receive->finish;
+
+# the crashed cascade recovers, and follows
+$green->start;
+$green->check_integrity('the cascade after its crash', primary => $blue);
 is($proxy->stop, 0, 'the proxy ends with exit 0');
 done_testing();
