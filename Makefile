@@ -158,7 +158,7 @@ check-docs:
 bench:
 	@scripts/packages bench
 	@$(MAKE) --no-print-directory programs tests
-	@scripts/staged tests/bench/run
+	@tests/bench/limited scripts/staged tests/bench/run
 lint:
 	@scripts/packages check
 	@scripts/lint

@@ -4,11 +4,12 @@ use strict;
 use warnings;
 use Exporter 'import';
 use IO::Handle;
+use IPC::Run ();
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(say_line say_part median compare figure timed cpu_seconds tree_cpu_seconds cipher_page_seconds page_seconds crc32c_seconds $rounds $tmp);
+our @EXPORT = qw(say_line say_part median compare figure timed cpu_seconds tree tree_cpu_seconds count_start cipher_page_seconds page_seconds page_counts crc32c_seconds $rounds $tmp);
 
 our $rounds = $ENV{BENCH_ROUNDS} // 5;
 our $tmp;
@@ -83,6 +84,13 @@ sub cpu_seconds
 	return ($user + $system) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
 }
 
+# A process and its children that live.
+sub tree
+{
+	my ($pid) = @_;
+	return ($pid, grep { my ($parent) = stat_of($_); defined $parent && $parent == $pid } map { m{(\d+)$} } glob('/proc/[0-9]*'));
+}
+
 # Processor seconds of a process so far and of all its children, living and ended; and how many live. Given how many there are when
 # nobody is connected, waits until there are no more, so that nobody ends while it adds up.
 sub tree_cpu_seconds
@@ -90,7 +98,7 @@ sub tree_cpu_seconds
 	my ($pid, $children) = @_;
 	my @living;
 	for my $try (1 .. 400) {
-		@living = grep { my ($parent) = stat_of($_); defined $parent && $parent == $pid } map { m{(\d+)$} } glob('/proc/[0-9]*');
+		(undef, @living) = tree($pid);
 		last if !defined $children || @living <= $children;
 		Time::HiRes::sleep(0.05);
 	}
@@ -100,6 +108,48 @@ sub tree_cpu_seconds
 		$ticks += $_ for @times;
 	}
 	return ($ticks / POSIX::sysconf(POSIX::_SC_CLK_TCK()), scalar @living);
+}
+
+# Start to count what these processes, and children that they make from now on, execute outside of the kernel. Returns a function that
+# ends it and returns instructions and cycles; undef where the processor's counters are not to be had.
+my $countable;
+sub count_start
+{
+	my (@pids) = @_;
+	$countable //= defined count_run('true');
+	return if !$countable;
+	my $file = "$tmp/counts.$pids[0]";
+	my $perf = IPC::Run::start([ perf($file), '-p', join(',', @pids) ], '<', \undef, '>&', \my $out);
+	Time::HiRes::sleep(0.5);    # perf does not say when it has begun
+	return sub { $perf->signal('INT'); $perf->finish; return counts($file); };
+}
+
+# The same of a command, run to its end.
+sub count_run
+{
+	my (@command) = @_;
+	my $file = "$tmp/counts";
+	unlink $file;
+	eval { IPC::Run::run([ perf($file), '--', @command ], '<', \undef, '>&', \my $out) };
+	return counts($file);
+}
+
+sub perf { my ($file) = @_; return ('perf', 'stat', '-x', ',', '-e', 'instructions:u', '-e', 'cycles:u', '-o', $file); }
+
+sub counts
+{
+	my ($file) = @_;
+	my @n = -e $file ? slurp_file($file) =~ /^(\d+),,(?:instructions|cycles):u/mg : ();
+	return @n == 2 ? @n : ();
+}
+
+# Instructions and cycles of one page by the cipher that is used here, alone and in a loop (cipher_bench's name for it).
+sub page_counts
+{
+	my ($what) = @_;
+	my $pages = 300000;
+	my ($begun, $done) = map { [ count_run("$ENV{WALCRYPT_PREFIX}/tests/cipher_bench", $what, $_) ] } 0, $pages;
+	return map { ($done->[$_] - $begun->[$_]) / $pages } 0, 1;
 }
 
 # seconds of processor time that openssl needs for 8 KiB with this cipher

@@ -2,6 +2,7 @@
  * What a page costs in the core: GB/s of 8 KiB pages, one core, the buffer in the first-level cache.
  *
  *   cipher_bench [SECONDS]     one line each: NAME GB/s
+ *   cipher_bench NAME PAGES    so many pages of one, for a tool that counts what a page takes
  *
  * Compare with `openssl speed -evp aes-256-xts -bytes 8192`. Rounds of all are interleaved and the best of each is
  * shown, so that what else the machine does falls on all alike.
@@ -141,6 +142,27 @@ setup(void)
 	           : 0;
 }
 
+static int
+run_pages(size_t i, uint32_t n)
+{
+	for (uint32_t k = 0; k < n; k++)
+		if (what[i].run(k) != 0) {
+			fprintf(stderr, "cipher_bench: %s failed: %s\n", what[i].name, err.text);
+			return 1;
+		}
+	return 0;
+}
+
+static int
+run_one(const char *name, uint32_t n)
+{
+	for (size_t i = 0; i < N; i++)
+		if (strcmp(name, what[i].name) == 0)
+			return run_pages(i, n);
+	fprintf(stderr, "cipher_bench: there is no \"%s\"\n", name);
+	return 1;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -150,15 +172,14 @@ main(int argc, char **argv)
 		fprintf(stderr, "cipher_bench: %s\n", err.text);
 		return 1;
 	}
+	if (argc > 2)
+		return run_one(argv[1], (uint32_t)strtoul(argv[2], NULL, 10));
 	for (end = timing_now() + seconds; timing_now() < end;)
 		for (size_t i = 0; i < N; i++) {
 			double from = timing_now();
 
-			for (uint32_t k = 0; k < BATCH; k++)
-				if (what[i].run(k) != 0) {
-					fprintf(stderr, "cipher_bench: %s failed: %s\n", what[i].name, err.text);
-					return 1;
-				}
+			if (run_pages(i, BATCH) != 0)
+				return 1;
 			if (rounds[i].n < MAX_ROUNDS)
 				rounds[i].rate[rounds[i].n++] = (double)BATCH * PAGE_LEN / (timing_now() - from) / 1e9;
 		}

@@ -46,70 +46,140 @@ for my $side (@sides) {
 }
 my $big_pages = $big ? $node{plain}->safe_psql('postgres', "SELECT pg_relation_size('big') / 8192") : 0;
 
-# What a session of these statements takes: seconds of processor time of all the server's processes, and by the clock for the last.
+# What a session of these statements takes by the clock, the last of them.
 sub statement_seconds
 {
 	my ($side, $sql) = @_;
-	my ($cpu) = tree_cpu_seconds($postmaster{$side}, $children{$side});
 	my $out = $node{$side}->safe_psql('postgres', "\\timing on\n$sql");
 	my @ms  = $out =~ /^Time: ([0-9.]+) ms/mg or die "no time in: $out";
-	my ($now) = tree_cpu_seconds($postmaster{$side}, $children{$side});
-	return ($now - $cpu, $ms[-1] / 1000);
+	return $ms[-1] / 1000;
 }
 
-# What was added over plain, in units of what openssl alone needs for the pages.
-sub say_floor
+# The same command on both sides at the same time, their servers on one processor: whatever else the machine does falls on both alike,
+# and what one takes more than the other is told within hundredths. Returns medians of processor time and, where they can be counted, of
+# instructions and cycles in user mode: of the plain side, and what was added in the same round; and of what pages tells of the encrypted
+# side, counters that grow. command: side and round to [ARGV], standard input; after: for each side, not counted.
+sub side_by_side
 {
-	my ($cpu, $clock, $relation_pages, $wal_pages, $mark) = @_;
-	my $floor = $relation_pages * page_seconds() + ($wal_pages > 0 ? $wal_pages * page_seconds('wal') : 0);
-	my $added = $cpu->{encrypted} - $cpu->{plain};
-	say_line('  encrypted to plain: processor time %.3f, by the clock %.3f', $cpu->{encrypted} / $cpu->{plain}, $clock->{encrypted} / $clock->{plain});
-	say_line('  floor: %d relation pages and %d of WAL x openssl = %.3f s; added %.3f s, added/floor %.2f', $relation_pages, $wal_pages, $floor, $added, $added / $floor);
-	figure('processor time, encrypted/plain', $cpu->{encrypted} / $cpu->{plain}, $mark);
-	figure('time by the clock, encrypted/plain', $clock->{encrypted} / $clock->{plain}, $mark);
-	figure('added/floor', $added / $floor, 1.25);
+	my ($command, $pages, $after) = @_;
+	my (%figures, %median);
+	pin($_, 0) for @sides;
+	for my $round (0 .. $rounds) {
+		my (%count, %from, %run, %said);
+		my @pages = $pages->();
+		$from{$_}  = (tree_cpu_seconds($postmaster{$_}, $children{$_}))[0] for @sides;
+		$count{$_} = count_start(tree($postmaster{$_})) for @sides;
+		for my $side (@sides) {
+			my ($argv, $input) = $command->($side, $round);
+			my %env = $node{$side}->_get_env;
+			delete @env{qw(LD_PRELOAD WALCRYPT_KEK WALCRYPT_DATADIR)};
+			local %ENV = %env;
+			$run{$side} = IPC::Run::start($argv, '<', \$input, '>&', \$said{$side});
+		}
+		for my $side (@sides) { $run{$side}->finish or die "$side: $said{$side}"; }
+		my %took = map { ($_ => [ (tree_cpu_seconds($postmaster{$_}, $children{$_}))[0] - $from{$_}, $count{$_} ? $count{$_}->() : () ]) } @sides;
+		my @now = $pages->();
+		$took{pages} = [ map { $now[$_] - $pages[$_] } 0 .. 2 ];
+		$after->($_) for @sides;
+		next if $round == 0;
+		$took{added} = [ map { $took{encrypted}[$_] - $took{plain}[$_] } 0 .. $#{ $took{plain} } ];
+		for my $what (keys %took) { push @{ $figures{$what}[$_] }, $took{$what}[$_] for 0 .. $#{ $took{$what} }; }
+	}
+	pin($_, '0-' . (cores() - 1)) for @sides;
+	for my $what (keys %figures) { $median{$what} = [ map { median(@$_) } @{ $figures{$what} } ]; }
+	return \%median;
+}
+
+sub pin
+{
+	my ($side, $processors) = @_;
+	system("taskset -a -c -p $processors $_ >/dev/null 2>&1") for tree($postmaster{$side});
 	return;
 }
+
+# What was added over plain, in units of the floor: seconds by what openssl alone needs for the pages, instructions and cycles by what
+# our cipher needs for them in a loop. All for one of n things. Returns the seconds of the plain server, what was added, and the floor.
+sub say_added
+{
+	my ($median, $n, $unit) = @_;
+	my ($read, $written, $wal) = map { $_ / $n < 0.01 ? 0 : $_ / $n } @{ $median->{pages} };    # fewer are the catalogs' of the measuring itself
+	my ($plain, $added) = map { $median->{$_}[0] / $n } qw(plain added);
+	my $floor = ($read + $written) * page_seconds() + ($wal > 0 ? $wal * page_seconds('wal') : 0);
+	my $us = $unit eq 's' ? 1 : 1e6;
+	say_line('  side by side on one processor: processor time plain %.3f %s, added %.3f %s', $plain * $us, $unit, $added * $us, $unit);
+	if ($floor > 0) {
+		say_line('  floor: %.2f relation pages and %.2f of WAL x openssl = %.3f %s; added/floor %.2f', $read + $written, $wal, $floor * $us, $unit, $added / $floor);
+		figure('added/floor', $added / $floor, 1.25);
+	} else {
+		say_line('  floor: none, no page is ciphered');
+	}
+	if (@{ $median->{plain} } == 3) {
+		my @bare = (0, 0);
+		for ([ $read, 'page-decrypt' ], [ $written, 'page-encrypt' ], [ $wal, 'wal-page-encrypt' ]) {
+			my ($count, $what) = @$_;
+			my @one = $count > 0 ? page_counts($what) : (0, 0);
+			$bare[$_] += $count * $one[$_] for 0, 1;
+		}
+		for ([ 'instructions', 1 ], [ 'cycles', 2 ]) {
+			my ($what, $i) = @$_;
+			my $bare = $bare[ $i - 1 ];
+			my ($p, $a) = map { $median->{$_}[$i] / $n } qw(plain added);
+			say_line('  %s outside of the kernel: plain %.0f, added %.0f%s', $what, $p, $a, $bare > 0 ? sprintf('; the bare cipher %.0f, added/bare %.2f', $bare, $a / $bare) : '');
+		}
+	} else {
+		say_line('  instructions and cycles: not counted, this machine does not let us');
+	}
+	return ($plain, $added, $floor);
+}
+
+# The row of a statement: by the clock in turns, what it adds side by side.
+sub statement_row
+{
+	my ($sql, $mark, $pages, $after) = @_;
+	$after //= sub { };
+	my $clock = compare('s by the clock', \@sides, sub { my $s = statement_seconds($_[0], $sql); $after->($_[0]); return $s; });
+	say_line('  encrypted to plain, by the clock %.3f', $clock->{encrypted} / $clock->{plain});
+	figure('time by the clock, encrypted/plain', $clock->{encrypted} / $clock->{plain}, $mark);
+	say_added(side_by_side(sub { my ($side) = @_; return ([ 'psql', '-XAtq', '-d', $node{$side}->connstr('postgres') ], $sql); }, $pages, $after), 1, 's');
+	return;
+}
+
+# Counters of pages that grow by so many with each statement.
+sub each_time { my (@each) = @_; my $times = 0; return sub { $times++; return map { $_ * $times } @each; }; }
 
 # Pages so far: of relations read and written, of WAL written.
 sub pages_so_far
 {
 	my ($side) = @_;
-	return split(/\|/, $node{$side}->safe_psql('postgres', "SELECT (SELECT sum(blks_read) FROM pg_stat_database)
-		+ (SELECT buffers_checkpoint + buffers_clean + buffers_backend FROM pg_stat_bgwriter), (SELECT greatest(wal_write, ceil(wal_bytes / 8192)) FROM pg_stat_wal)"));
+	return split(/\|/, $node{$side}->safe_psql('postgres', "SELECT (SELECT sum(blks_read) FROM pg_stat_database),
+		(SELECT buffers_checkpoint + buffers_clean + buffers_backend FROM pg_stat_bgwriter), (SELECT greatest(wal_write, ceil(wal_bytes / 8192)) FROM pg_stat_wal)"));
 }
 
 sub pgbench
 {
 	my ($options, $mark) = @_;
-	my ($relation, $wal, $transactions) = (0, 0, 0);
-	my ($tps, $cpu) = compare([ 'tps', 'us of the server\'s processor time a transaction' ], \@sides, sub {
+	my @command = (qw(pgbench -n -c 8 -j 2), split(' ', $options));
+	my $tps = compare('tps', \@sides, sub {
 		my ($side) = @_;
-		my @before = pages_so_far($side);
-		my ($from) = tree_cpu_seconds($postmaster{$side}, $children{$side});
 		my %env = $node{$side}->_get_env;
 		local %ENV = %env;
-		my $out = `pgbench -n -c 8 -j 2 -T $seconds $options postgres 2>/dev/null`;
+		my $out = `@command -T $seconds postgres 2>/dev/null`;
 		my ($rate) = $out =~ /^tps = ([0-9.]+)/m or die 'pgbench';
-		my ($n) = $out =~ /^number of transactions actually processed: (\d+)/m or die 'pgbench';
-		my ($to) = tree_cpu_seconds($postmaster{$side}, $children{$side});
-		if ($side eq 'encrypted') {
-			my @after = pages_so_far($side);
-			$relation += $after[0] - $before[0];
-			$wal += $after[1] - $before[1];
-			$transactions += $n;
-		}
-		return ($rate, ($to - $from) / $n * 1e6);
+		return $rate;
 	});
 	my $ratio = $tps->{encrypted} / $tps->{plain};
-	my @each = ($relation / $transactions, $wal / $transactions);
-	my $floor = 1e6 * ($each[0] * page_seconds() + $each[1] * page_seconds('wal'));
-	my $added = $cpu->{encrypted} - $cpu->{plain};
 	say_line('  rate, encrypted to plain %.3f', $ratio);
-	say_line('  floor: %.2f relation pages and %.2f of WAL a transaction x openssl = %.2f us; added %.2f us, added/floor %.2f', @each, $floor, $added, $floor > 0 ? $added / $floor : 0);
-	# what is left of the rate when all processors are busy and nothing but the floor is added
-	say_line('  the most that the floor leaves of the rate: %.3f', 1 / (1 + $floor / 1e6 * $tps->{plain} / cores()));
 	figure('rate, encrypted/plain', $ratio, $mark);
+
+	# the same transactions on both sides, for about as long
+	my $each = int($tps->{plain} * $seconds / 8 / 3) + 1;
+	my $median = side_by_side(sub { my ($side, $round) = @_; return ([ @command, '-t', $each, "--random-seed=$round", $node{$side}->connstr('postgres') ], ''); },
+		sub { pages_so_far('encrypted') }, sub { });
+	my ($plain, $added, $floor) = say_added($median, 8 * $each, 'us a transaction');
+	# with all processors busy; clients and what else works for a transaction are in it
+	my ($least, $most) = map { 1 / (1 + $_ * $tps->{plain} / cores()) } $added, $floor;
+	say_line('  of the rate, with all processors busy: the processor time added leaves %.3f, the floor alone would leave %.3f', $least, $most);
+	figure('rate that the processor time added leaves', $least, $mark);
 	return;
 }
 
@@ -136,58 +206,51 @@ if ($only{select}) {
 }
 if ($only{scan}) {
 	say_part('sequential scan of %.2f GB in the operating system\'s cache, one process', $big_pages / 131072);
-	say_floor(compare([ 's of processor time', 's by the clock' ], \@sides, sub { statement_seconds($_[0], 'SELECT count(*) FROM big') }), $big_pages, 0, 1.5);
+	statement_row('SELECT count(*) FROM big', 1.5, each_time($big_pages, 0, 0));
 }
 if ($only{cold}) {
-	say_part('sequential scan of %.2f GB from the disk, dropped from the system\'s cache before', $big_pages / 131072);
 	my %files = map { my $file = $node{$_}->data_dir . '/' . $node{$_}->safe_psql('postgres', "SELECT pg_relation_filepath('big')"); ($_ => [ $file, glob("$file.[0-9]*") ]) } @sides;
-	if (grep { !dropped(@{ $files{$_} }) } @sides) {
-		say_line('  not measured: this file system keeps the files in memory');
-	} else {
-		my ($cpu, $clock) = compare([ 's of processor time', 's by the clock' ], \@sides, sub {
-			my ($side) = @_;
-			dropped(@{ $files{$side} }) or die 'the files are in the cache again';
-			statement_seconds($side, 'SELECT count(*) FROM big');
-		});
-		say_line('  encrypted to plain, by the clock %.3f; the disk gave the plain server %.2f GB/s', $clock->{encrypted} / $clock->{plain}, $big_pages * 8192 / 1e9 / $clock->{plain});
-		figure('time by the clock, encrypted/plain', $clock->{encrypted} / $clock->{plain}, 1.0);
+	# "GB/s=FOLDER ..." of tests/bench/limited, or why there are none
+	my $limits = $ENV{BENCH_LIMITS} // 'tests/bench/limited has not made any';
+	for my $limit (undef, $limits =~ /=/ ? split(' ', $limits) : $limits) {
+		my ($rate, $group) = defined $limit ? split('=', $limit, 2) : ();
+		say_part('sequential scan of %.2f GB from the disk, dropped from the system\'s cache before%s', $big_pages / 131072, $group ? ", which may give $rate GB/s" : defined $limit ? ', at a limited speed' : '');
+		if (grep { !dropped(@{ $files{$_} }) } @sides) {
+			say_line('  not measured: this file system keeps the files in memory');
+		} elsif (defined $limit && !$group) {
+			say_line('  not measured: %s', $limit);
+		} else {
+			my $clock = compare('s by the clock', \@sides, sub {
+				my ($side) = @_;
+				dropped(@{ $files{$side} }) or die 'the files are in the cache again';
+				local $ENV{GROUP} = $group // '';
+				my $join = $group ? "SELECT pg_backend_pid() AS pid \\gset\n\\setenv PID :pid\n\\! echo \$PID >\$GROUP/cgroup.procs\n\\timing on\n" : '';
+				return statement_seconds($side, "${join}SELECT count(*) FROM big");
+			});
+			say_line('  encrypted to plain, by the clock %.3f; the disk gave the plain server %.2f GB/s', $clock->{encrypted} / $clock->{plain}, $big_pages * 8192 / 1e9 / $clock->{plain});
+			figure('time by the clock, encrypted/plain', $clock->{encrypted} / $clock->{plain}, 1.0);
+		}
 	}
 }
 if ($only{load}) {
 	say_part('CREATE TABLE AS of %.2f GB, WAL logged', $big_pages / 131072);
-	my @wal;
-	my ($cpu, $clock) = compare([ 's of processor time', 's by the clock' ], \@sides, sub {
-		my ($side) = @_;
-		my $from = $node{$side}->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
-		my @s = statement_seconds($side, 'CREATE TABLE copied AS SELECT * FROM big');
-		push @wal, $node{$side}->safe_psql('postgres', "SELECT ceil((pg_current_wal_insert_lsn() - '$from') / 8192)");
-		$node{$side}->safe_psql('postgres', 'DROP TABLE copied; CHECKPOINT');
-		return @s;
-	});
-	say_floor($cpu, $clock, 2 * $big_pages, median(@wal), 1.25);    # each page is read, and written
+	my $relation = each_time($big_pages, $big_pages);
+	statement_row('CREATE TABLE copied AS SELECT * FROM big', 1.25,
+		sub { ($relation->(), $node{encrypted}->safe_psql('postgres', "SELECT ceil((pg_current_wal_insert_lsn() - '0/0') / 8192)")) },
+		sub { $node{ $_[0] }->safe_psql('postgres', 'DROP TABLE copied; CHECKPOINT') });
 }
 if ($only{wal}) {
 	say_part('WAL-only load: 10,000 logical messages of 64 kB, asynchronous commit');
-	my ($cpu, $clock) = compare([ 's of processor time', 's by the clock' ], \@sides, sub {
-		my ($side) = @_;
-		my @s = statement_seconds($side, "SET synchronous_commit = off; SELECT count(pg_logical_emit_message(false, 'bench', repeat('x', 65536))) FROM generate_series(1, 10000)");
-		$node{$side}->safe_psql('postgres', 'CHECKPOINT');
-		return @s;
-	});
-	say_floor($cpu, $clock, 0, 10000 * 8);
+	statement_row("SET synchronous_commit = off; SELECT count(pg_logical_emit_message(false, 'bench', repeat('x', 65536))) FROM generate_series(1, 10000)", '',
+		each_time(0, 0, 10000 * 8), sub { $node{ $_[0] }->safe_psql('postgres', 'CHECKPOINT') });
 }
 if ($only{sort}) {
 	say_part('sort of %.2f GB that spills to temporary files, work_mem 64 MB', $big_pages / 131072);
-	my @temp;
-	my ($cpu, $clock) = compare([ 's of processor time', 's by the clock' ], \@sides, sub {
-		my ($side) = @_;
-		my $bytes = 'SELECT temp_bytes FROM pg_stat_database WHERE datname = \'postgres\'';
-		my $before = $node{$side}->safe_psql('postgres', $bytes);
-		my @s = statement_seconds($side, 'SELECT count(*) FROM (SELECT * FROM big ORDER BY hashint4(aid) OFFSET 0) x');
-		push @temp, ($node{$side}->safe_psql('postgres', $bytes) - $before) / 8192;
-		return @s;
+	my $big_read = each_time($big_pages);
+	statement_row('SELECT count(*) FROM (SELECT * FROM big ORDER BY hashint4(aid) OFFSET 0) x', '', sub {
+		my $temp = $node{encrypted}->safe_psql('postgres', "SELECT temp_bytes / 8192 FROM pg_stat_database WHERE datname = 'postgres'");
+		return (($big_read->())[0] + $temp, $temp, 0);    # temporary pages are XTS too, written and read once
 	});
-	say_floor($cpu, $clock, $big_pages + 2 * median(@temp), 0);    # temporary pages are XTS too, written and read once
 }
 if ($only{within}) {
 	for my $side (@sides) {
