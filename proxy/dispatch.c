@@ -254,6 +254,7 @@ on_keys(void *owner, const struct err *why)
 
 	errand_drop(s->keys_wanted);
 	s->keys_wanted = NULL;
+	silence_watch(s);
 	if (why != NULL || choice_check_cluster(s->up, s->node, &err) != 0)
 		session_refuse(s, why != NULL ? why : &err);
 	else

@@ -76,10 +76,17 @@ doctor_keystore(struct findings *f, const char *config, const struct settings *s
 		return;
 	}
 	finding(f, FINDING_OK, NULL, "it is its owner's alone");
-	for (size_t i = 0; i < settings->nnodes; i++)
-		if (settings->nodes[i].keyset != NULL && !listed(&names, settings->nodes[i].keyset))
+	for (size_t i = 0; i < settings->nnodes; i++) {
+		const struct settings_node *n = &settings->nodes[i];
+
+		if (n->keyset == NULL || listed(&names, n->keyset))
+			continue;
+		if (n->keyset_auto)
+			finding(f, FINDING_NOTE, NULL, "\"%s\" has no keys yet: its first base backup makes them", n->name);
+		else
 			finding(f, FINDING_PROBLEM, "\"walcrypt-ctl key init\" makes it.", "\"%s\" has no keyset \"%s\" yet",
-			        settings->nodes[i].name, settings->nodes[i].keyset);
+			        n->name, n->keyset);
+	}
 	for (size_t i = 0; i < names.n; i++) {
 		findings_area(f, "keyset %s", names.name[i]);
 		if (owner(settings, names.name[i]) == NULL)
