@@ -1,5 +1,6 @@
 # Goal: behind Debian's pgbouncer with the sample hook, a pgbench that runs through a whole rotation (a standby is built, the switchover) sees no
-# error at all, only one slow transaction. And the report: text, JSON and a picture with commits and lag.
+# error at all, only one slow transaction; walcrypt-ctl is killed in the middle and resumed. And the report: text, JSON and a picture with
+# commits and lag, of both runs.
 use strict;
 use warnings;
 use JSON::PP;
@@ -29,9 +30,11 @@ my $ini = slurp_file("$tmp/databases.ini");
 $ini =~ s/dbname=postgres/dbname=postgres user=$user/;
 unlink "$tmp/databases.ini";
 PostgreSQL::Test::Utils::append_to_file("$tmp/databases.ini", $ini);
-my $proxy = Walcrypt::Proxy->new(settings => { switchover_hook => $hook }, nodes => {
+my $proxy = Walcrypt::Proxy->new(settings => { switchover_hook => "sh $tmp/hook" }, nodes => {
 	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir },
 	blue => { conninfo => $blue->connstr_for_proxy, datadir => $blue->data_dir, keyset => 'blue' } });
+# the first time it is called it kills walcrypt-ctl
+PostgreSQL::Test::Utils::append_to_file("$tmp/hook", "[ -e $tmp/killed ] || { : >$tmp/killed; kill -9 \$(cat " . $proxy->keystore . "/switchover.lock); exit 1; }\n$hook\n");
 $proxy->key_init('blue');
 $proxy->start;
 
@@ -55,9 +58,14 @@ if ($load == 0) {
 my $done = sub { my $n = 0; $n += $_ for slurp_from("$tmp/bench") =~ /actually processed: (\d+)/g; return $n; };
 wait_for('transactions', sub { $done->() >= 1200 });
 my ($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', 'blue', '--report', "$tmp/report");
-is($rc, 0, 'the rotation') or diag($out, $err);
-print "# $_\n" for split(/\n/, $out);
+is($rc, 128 + 9, 'killed before the traffic is held') or diag($out, $err);
 my $before = $done->();
+my $killed = time();
+wait_for('transactions in between', sub { $done->() >= $before + 1200 && time() > $killed + 2 });
+($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--resume');
+is($rc, 0, 'the rotation, resumed') or diag($out, $err);
+print "# $_\n" for split(/\n/, $out);
+$before = $done->();
 wait_for('transactions on the new primary', sub { $done->() >= $before + 1200 });
 PostgreSQL::Test::Utils::append_to_file("$tmp/stop", '');
 waitpid($load, 0);
@@ -76,10 +84,14 @@ my $commits = 0;
 $commits += $_ for @{ $report->{commits_per_100ms} };
 cmp_ok($commits, '>', 100, 'commits before and after');
 cmp_ok(scalar(@{ $report->{lag_bytes} }), '>', 20, 'lag');
+cmp_ok($report->{samples_begin}, '<', $report->{at}{slots}, 'what the first run saw, from before its first step');
+my @gaps = grep { $_->[0] < $killed + 1 && $_->[1] > $killed + 1 } @{ $report->{gaps} };
+is(scalar @gaps, 1, '... and when nobody looked');
+ok(!-e $proxy->keystore . '/switchover.samples', '... which is kept no longer');
 like($report->{checkpoint}, qr{^[0-9A-F]+/[0-9A-F]+$}, 'the proof');
 like(slurp_file("$tmp/report.txt"), qr/"blue" is the primary, on timeline 2\..*write pause/s, 'report.txt');
 my $svg = slurp_file("$tmp/report.svg");
-like($svg, qr{^<svg xmlns="http://www.w3.org/2000/svg".*commits per 100 ms.*replication lag of the target.*>stopped</text>.*>promoted</text>.*</svg>$}s, 'report.svg');
+like($svg, qr{^<svg xmlns="http://www.w3.org/2000/svg".*>nobody looked</text>.*commits per 100 ms.*replication lag of the target.*>stopped</text>.*>promoted</text>.*</svg>$}s, 'report.svg');
 cmp_ok(scalar(() = $svg =~ /<rect /g), '>', 20, 'with a bar for each tenth of a second');
 is(system('python3', '-c', 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])', "$tmp/report.svg"), 0, 'it is XML');
 unlike($svg, qr/href|<script|url\(/, 'that needs nothing else');
