@@ -15,6 +15,7 @@
 #include "ctl/start_line.h"
 #include "keymgr/keygen.h"
 
+#define OPEN_FILES 256 /* of all threads together: at least one for each */
 #define ARENA_LEN(jobs, nepochs) ((size_t)(512 + 64 * (jobs) + 8 * (jobs) * (nepochs)) * 1024)
 
 static const struct option_def reencrypt_defs[] = {
@@ -47,19 +48,37 @@ on_interrupt(int signal_number)
 	atomic_store(&running->r.stop, true);
 }
 
-/* One thread: the next file that is not done, until there is none. */
+/* The next files for one thread: a large one, or small ones up to REENCRYPT_TOGETHER_BYTES. 0: there are no more. */
+static size_t
+files_take(struct reencrypt *r, size_t *first)
+{
+	uint64_t bytes = 0;
+	size_t n = 0;
+
+	pthread_mutex_lock(&r->lock);
+	for (*first = r->next; r->next < r->list.n && n < r->together; r->next++, n++) {
+		const struct reencrypt_entry *e = &r->list.entry[r->next];
+
+		if (n > 0 && bytes + e->len > REENCRYPT_TOGETHER_BYTES)
+			break;
+		bytes += e->len;
+	}
+	pthread_mutex_unlock(&r->lock);
+	return n;
+}
+
+/* One thread: the next files that are not done, until there are none. */
 static int
 files_convert(void *arg, struct err *err)
 {
 	struct reencrypt *r = arg;
 	struct reencrypt_worker *w = reencrypt_worker_new(r, err);
 	int result = w != NULL ? 0 : -1;
-	size_t i;
+	size_t first, n;
 
-	while (result == 0 && (i = r->next++) < r->list.n) {
-		result =
-		    atomic_load(&r->stop) ? err_set(err, ERR_MIDWAY, "stopped") : reencrypt_file(r, w, &r->list.entry[i], err);
-	}
+	while (result == 0 && (n = files_take(r, &first)) > 0)
+		result = atomic_load(&r->stop) ? err_set(err, ERR_MIDWAY, "stopped")
+		                               : reencrypt_files(r, w, &r->list.entry[first], n, err);
 	if (result != 0)
 		atomic_store(&r->stop, true);
 	reencrypt_worker_free(w);
@@ -97,6 +116,7 @@ convert(struct reencrypt_job *job, struct err *err)
 	if (reencrypt_clean(r->datadir, err) != 0 || list_again(r, err) != 0 ||
 	    reencrypt_list_room(&r->list, r->datadir, job->jobs, err) != 0)
 		return -1;
+	r->together = OPEN_FILES / (size_t)job->jobs;
 	progress_begin(&r->progress, "re-encrypting", r->list.bytes, false);
 	result = jobs_run(job->jobs, files_convert, NULL, r, err);
 	if (result != 0) {

@@ -2,7 +2,7 @@
  * reencrypt: a stopped data directory from one keyset to another, from clear to encrypted, or back; what its parts
  * share.
  *
- * Crash safety. No file is changed in place. Relation and WAL file X becomes, one by one,
+ * Crash safety. No file is changed in place. Relation and WAL file X becomes, in small groups,
  *     X  ->  X and X.walcrypt-tmp (being written)  ->  X and X.walcrypt-new (whole, fsynced, read back)  ->
  * X.walcrypt-new and each arrow is one rename or unlink, made durable before the next one is begun. So at any moment at
  * least one whole copy of each file is there, and its name alone says under which key it is: X is under the old one as
@@ -34,10 +34,11 @@ struct reencrypt {
 	const struct keyset *from, *to; /* NULL: clear */
 	struct reencrypt_list list;
 	struct progress progress;
-	atomic_size_t next; /* file to be taken by the next free thread */
-	atomic_bool stop;   /* asked to, or a thread has failed */
+	size_t next;      /* file to be taken by the next free thread, under the lock */
+	size_t together;  /* files that one thread takes at most at once: each is open */
+	atomic_bool stop; /* asked to, or a thread has failed */
 	_Atomic uint64_t files, bytes, damaged;
-	pthread_mutex_t lock; /* findings are printed one at a time */
+	pthread_mutex_t lock; /* next; and findings are printed one at a time */
 };
 
 /* Do two keysets have the same WAL key, so that WAL stays as it is? NULL is clear. */
@@ -47,9 +48,11 @@ bool reencrypt_same_wal(const struct keyset *from, const struct keyset *to);
 struct reencrypt_worker;
 struct reencrypt_worker *reencrypt_worker_new(const struct reencrypt *r, struct err *err);
 void reencrypt_worker_free(struct reencrypt_worker *w);
-/* X -> X.walcrypt-new, from whatever state it is in. Pages that are no pages under the old key are told on stdout,
- * counted, and carried over as the server sees them. -1 with class ERR_MIDWAY when r->stop was set. */
-int reencrypt_file(struct reencrypt *r, struct reencrypt_worker *w, const struct reencrypt_entry *e, struct err *err);
+/* X -> X.walcrypt-new for n entries, from whatever state each is in; a step is taken for all of them before the next,
+ * so that they share the waits for the disk. Pages that are no pages under the old key are told on stdout, counted, and
+ * carried over as the server sees them. -1 with class ERR_MIDWAY when r->stop was set. */
+int reencrypt_files(struct reencrypt *r, struct reencrypt_worker *w, const struct reencrypt_entry *e, size_t n,
+                    struct err *err);
 
 /* May this directory be re-encrypted: stopped cleanly, nothing of it damaged at first sight, its WAL readable? r's
  * control, from, to and list are filled in. ERR_REFUSED or ERR_WRONG_KEY with what to do. */

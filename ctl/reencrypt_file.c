@@ -1,4 +1,4 @@
-/* One file under another key: written anew beside the old one, read back, and only then put in its place. */
+/* Files under another key: written anew beside the old ones, read back, and only then put in their places. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -212,6 +212,8 @@ pages_convert(struct conversion *c, bool sparse, struct err *err)
 		c->crc = crc32_iscsi(c->w->out, (int)len, c->crc);
 		if (!(sparse && all_zero(c->w->out, len)) && fileio_pwrite(c->out, c->w->out, len, offset) != 0)
 			return err_os(err, errno, "could not write file \"%s\"", c->tmp);
+		/* on its way to the disk while the next ones are worked on; the fsync later is what counts */
+		sync_file_range(c->out, (off64_t)offset, (off64_t)len, SYNC_FILE_RANGE_WRITE);
 		progress_add(&c->r->progress, len / 2);
 	}
 	return 0;
@@ -257,11 +259,7 @@ tmp_make(struct conversion *c, struct err *err)
 		return err_os(err, errno, "could not prepare file \"%s\"", c->tmp);
 	if (c->e->is.kind == PGFILE_WAL && wal_random_generation(&c->generation, err) != 0)
 		return -1;
-	if (pages_convert(c, sparse, err) != 0)
-		return -1;
-	if (fsync(c->out) != 0)
-		return err_os(err, errno, "could not fsync file \"%s\"", c->tmp);
-	return read_back(c, err);
+	return pages_convert(c, sparse, err);
 }
 
 static void
@@ -280,43 +278,103 @@ damage_tell(struct conversion *c)
 	pthread_mutex_unlock(&r->lock);
 }
 
-/* X -> X.walcrypt-new; the old one stays. */
 static int
-new_make(struct conversion *c, struct err *err)
+conversion_begin(struct conversion *c, struct reencrypt *r, struct reencrypt_worker *w, const struct reencrypt_entry *e,
+                 struct err *err)
 {
-	struct err ignored;
 	int result;
 
-	c->in = c->out = -1;
+	*c = (struct conversion){.r = r, .w = w, .e = e, .in = -1, .out = -1};
+	if (path_format(c->old, err, "%s/%s", r->datadir, e->path) != 0 ||
+	    path_format(c->tmp, err, "%s" REENCRYPT_TMP, c->old) != 0 ||
+	    path_format(c->new, err, "%s" REENCRYPT_NEW, c->old) != 0)
+		return -1;
+	if (e->has_new)
+		return 0;
 	result = tmp_make(c, err);
 	if (c->in >= 0)
 		close(c->in);
-	if (c->out >= 0)
-		close(c->out);
-	if (result == 0 && durable_rename(c->tmp, c->new, err) == 0) {
-		c->r->files++;
-		c->r->bytes += c->len;
-		damage_tell(c);
+	return result;
+}
+
+/* On the disk, and there as it was written. */
+static int
+conversion_settle(struct conversion *c, struct err *err)
+{
+	if (c->e->has_new)
 		return 0;
+	if (fsync(c->out) != 0)
+		return err_os(err, errno, "could not fsync file \"%s\"", c->tmp);
+	return read_back(c, err);
+}
+
+/* Their new names, made durable; one folder after another, of which there are few. */
+static int
+names_put(struct conversion *all, size_t n, struct err *err)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!all[i].e->has_new && rename(all[i].tmp, all[i].new) != 0)
+			return err_os(err, errno, "could not rename file \"%s\"", all[i].tmp);
+	for (size_t i = 0; i < n; i++) {
+		size_t len = (size_t)(strrchr(all[i].new, '/') - all[i].new), j = 0;
+		char folder[PATH_MAX];
+
+		if (all[i].e->has_new)
+			continue;
+		while (j < i && (all[j].e->has_new || strncmp(all[j].new, all[i].new, len + 1) != 0 ||
+		                 strchr(all[j].new + len + 1, '/') != NULL))
+			j++;
+		if (j < i)
+			continue;
+		memcpy(folder, all[i].new, len);
+		folder[len] = '\0';
+		if (durable_fsync_dir(folder, err) != 0)
+			return -1;
 	}
-	/* room for who has to go on elsewhere */
-	if (unlink(c->tmp) != 0 && errno != ENOENT)
-		err_os(&ignored, errno, "could not remove file \"%s\"", c->tmp);
-	return -1;
+	return 0;
+}
+
+/* Room for who has to go on elsewhere. */
+static void
+conversions_drop(struct conversion *all, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!all[i].e->has_new)
+			unlink(all[i].tmp);
 }
 
 int
-reencrypt_file(struct reencrypt *r, struct reencrypt_worker *w, const struct reencrypt_entry *e, struct err *err)
+reencrypt_files(struct reencrypt *r, struct reencrypt_worker *w, const struct reencrypt_entry *e, size_t n,
+                struct err *err)
 {
-	struct conversion c = {.r = r, .w = w, .e = e};
+	struct conversion *all = calloc(n, sizeof(*all));
+	size_t begun = 0;
+	int result = 0;
 
-	if (path_format(c.old, err, "%s/%s", r->datadir, e->path) != 0 ||
-	    path_format(c.tmp, err, "%s" REENCRYPT_TMP, c.old) != 0 ||
-	    path_format(c.new, err, "%s" REENCRYPT_NEW, c.old) != 0)
-		return -1;
-	if (!e->has_new && new_make(&c, err) != 0)
-		return -1;
-	if (e->has_old && unlink(c.old) != 0 && errno != ENOENT)
-		return err_os(err, errno, "could not remove file \"%s\"", c.old);
-	return 0;
+	if (all == NULL)
+		return err_nomem(err);
+	while (result == 0 && begun < n) {
+		result = conversion_begin(&all[begun], r, w, &e[begun], err);
+		begun++;
+	}
+	for (size_t i = 0; result == 0 && i < n; i++)
+		result = conversion_settle(&all[i], err);
+	for (size_t i = 0; i < begun; i++)
+		if (all[i].out >= 0)
+			close(all[i].out);
+	if (result == 0)
+		result = names_put(all, n, err);
+	if (result != 0)
+		conversions_drop(all, begun);
+	for (size_t i = 0; result == 0 && i < n; i++) {
+		if (!e[i].has_new) {
+			r->files++;
+			r->bytes += all[i].len;
+			damage_tell(&all[i]);
+		}
+		if (e[i].has_old && unlink(all[i].old) != 0 && errno != ENOENT)
+			result = err_os(err, errno, "could not remove file \"%s\"", all[i].old);
+	}
+	free(all);
+	return result;
 }

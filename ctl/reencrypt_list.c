@@ -164,18 +164,24 @@ reencrypt_list_free(struct reencrypt_list *list)
 	memset(list, 0, sizeof(*list));
 }
 
-/* The list is sorted by size, so the first `jobs` files of a device are those that may be written at once at worst. */
+/* The list is sorted by size, so the first `jobs` files of a device are those that may be written at once at worst; or
+ * as many groups of small ones, if there are so many. */
 static uint64_t
 largest(const struct reencrypt_list *list, dev_t device, int jobs)
 {
-	uint64_t need = ROOM_SPARE;
+	uint64_t need = 0, all = 0;
 
-	for (size_t i = 0; i < list->n && jobs > 0; i++)
-		if (list->entry[i].device == device && !list->entry[i].has_new) {
-			need += list->entry[i].len;
-			jobs--;
-		}
-	return need;
+	for (size_t i = 0; i < list->n; i++) {
+		uint64_t len = list->entry[i].len;
+
+		if (list->entry[i].device != device || list->entry[i].has_new)
+			continue;
+		all += len;
+		if (jobs > 0)
+			need += len > REENCRYPT_TOGETHER_BYTES ? len : REENCRYPT_TOGETHER_BYTES;
+		jobs--;
+	}
+	return (need < all ? need : all) + ROOM_SPARE;
 }
 
 int

@@ -12,6 +12,8 @@
 
 #define REENCRYPT_NEW ".walcrypt-new" /* whole, under the new key */
 #define REENCRYPT_TMP ".walcrypt-tmp" /* being written */
+#define REENCRYPT_TOGETHER_BYTES                                                                                       \
+	(UINT64_C(64) << 20) /* small files that one thread works on at once have so much at most */
 
 struct reencrypt_entry {
 	char *path; /* relative to the data directory, without suffix */
