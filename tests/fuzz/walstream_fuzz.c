@@ -45,6 +45,7 @@ run_stream(const uint8_t *choices, const uint8_t *data, size_t len, size_t step,
 	                                            : choices[6] / 4 % 3 == 1 ? others
 	                                                                      : NULL,
 	                              .scan = choices[6] / 16 % 2 == 1,
+	                              .keep_zeros = choices[6] % 4 != 1 && choices[6] / 32 % 2 == 1,
 	                              .system_identifier = SYSTEM_IDENTIFIER,
 	                              .tli = choices[1] % 4u + 1,
 	                              .generation = 0x80000001u,
