@@ -47,7 +47,7 @@ JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 MANUALS := walcrypt-proxy.8 walcrypt-ctl.1 walcrypt.ini.5 walcrypt-storage.7
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
-.PHONY: all programs tests fuzzers demo check check-tap check-postgres check-unit check-fuzz check-docs bench lint install install-tree uninstall deb manuals clean packages
+.PHONY: all programs tests fuzzers demo docker-demo check check-tap check-postgres check-unit check-fuzz check-docs bench lint install install-tree uninstall deb manuals clean packages
 all: packages
 	@$(MAKE) --no-print-directory $(JOBS) programs
 programs: $(PROGRAMS)
@@ -129,6 +129,10 @@ demo:
 	@scripts/packages demo
 	@$(MAKE) --no-print-directory all
 	@scripts/staged scripts/demo
+# The compose topology of docker/, from the images to the reports of two rotations (docs/docker.md). Needs a Docker engine that runs.
+docker-demo:
+	@scripts/packages docker
+	@docker/demo
 check:
 	@scripts/packages check
 	@scripts/postgres
