@@ -46,8 +46,10 @@ END {
 	$? = $was;
 }
 
+my %id;
+sub id { my ($service) = @_; return $id{$service} //= do { my (undef, $o) = compose(30, 'ps', '-q', $service); ($o =~ /(\w+)/)[0]; }; }
 # In a service's container: its output, or death.
-sub in_container { my ($service, @command) = @_; my ($s, $o, $e) = compose(60, 'exec', '-T', $service, @command); die "$service: @command: $e" if $s ne '0'; chomp $o; return $o; }
+sub in_container { my ($service, @command) = @_; return docker('exec', id($service), @command); }
 sub sql { my ($service, $query, $db) = @_; return in_container($service, qw(psql -XAtq -h /run/postgresql -d), $db // 'app', '-c', $query); }
 sub wait_for
 {
@@ -60,8 +62,6 @@ sub wait_for
 	pass($what);
 	return;
 }
-my %id;
-sub id { my ($service) = @_; return $id{$service} //= do { my (undef, $o) = compose(30, 'ps', '-q', $service); ($o =~ /(\w+)/)[0]; }; }
 sub healthy { my ($service) = @_; return docker('inspect', '-f', '{{.State.Running}} {{.State.Health.Status}}', id($service)) eq 'true healthy'; }
 sub rows { my ($service) = @_; return sql($service, 'SELECT count(*) FROM pgbench_history'); }
 sub follows { my ($standby, $primary) = @_; my $lsn = sql($primary, 'SELECT pg_current_wal_flush_lsn()'); return sub { sql($standby, "SELECT pg_last_wal_replay_lsn() >= '$lsn'") eq 't' }; }
@@ -85,7 +85,7 @@ for my $service (@services) {
 	is(scalar(keys %{ $host->{PortBindings} // {} }), 0, "$service: no port is published");
 	unlike("@{ $c->{Config}{Env} }", qr/token|password|secret|BEGIN|[0-9a-f]{40}/i, "$service: no secret in its environment");
 }
-is(docker('network', 'inspect', '-f', '{{.Internal}}', map { "${project}_$_" } qw(replication kms application)), "true\ntrue\ntrue", 'no network has a way out');
+is(docker('network', 'inspect', '-f', '{{.Internal}}', map { "${project}_$_" } qw(replication kms kms-proxy application)), join("\n", ('true') x 4), 'no network has a way out');
 for my $image (qw(proxy postgres openbao)) {
 	my $found = docker('run', '--rm', '--network', 'none', "walcrypt-$image:test", 'sh', '-c', 'find /etc/walcrypt/id /etc/openbao/id /id /var/lib/walcrypt /var/lib/openbao /etc/ssl/private -type f 2>/dev/null; true');
 	is($found, '', "image $image: no key and no certificate in it");
@@ -101,7 +101,7 @@ like($err, qr/denies the token access/, 'OpenBao says so');
 
 # data flows
 in_container('app', '/topology/app', 'init');
-compose(30, qw(exec -d app /topology/app run));
+docker('exec', '-d', id('app'), qw(/topology/app run));
 wait_for('blue has what red has', 60, follows('blue', 'red'));
 is(sql('blue', 'SELECT count(*) FROM letters'), 20000, 'rows on the standby');
 
