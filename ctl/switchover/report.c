@@ -41,10 +41,22 @@ stamp(double at, char out[static 40])
 	snprintf(out + n, 40 - n, ".%03d", (int)((at - (double)whole) * 1000));
 }
 
+const char *
+report_retire(const struct logbook *l, char out[static 128])
+{
+	if (l->before.relation[0] == '\0')
+		return NULL;
+	if (l->before.epoch != l->after.epoch && l->after.epoch != 0)
+		snprintf(out, 128, "relation key %s and WAL epoch %" PRIu32, l->before.relation, l->before.epoch);
+	else
+		snprintf(out, 128, "relation key %s", l->before.relation);
+	return out;
+}
+
 void
 report_text(const struct logbook *l, FILE *to)
 {
-	char lsn[LSN_TEXT_LEN], end[LSN_TEXT_LEN], when[40];
+	char lsn[LSN_TEXT_LEN], end[LSN_TEXT_LEN], when[40], retire[128];
 
 	lsn_format(lsn, l->checkpoint);
 	lsn_format(end, l->checkpoint_end);
@@ -58,11 +70,8 @@ report_text(const struct logbook *l, FILE *to)
 	keys_text("keys before", &l->before, to);
 	keys_text("keys after", &l->after, to);
 	fprintf(to, "  %-14s \"%s\": %s\n", "old primary", l->from, switch_old_name(l->old_fate));
-	if (l->before.relation[0] != '\0')
-		fprintf(to, "  %-14s relation key %s%s\n", "to be retired", l->before.relation,
-		        l->before.epoch != l->after.epoch && l->after.epoch != 0
-		            ? ", and the WAL epoch before (walcrypt-ctl key retire)"
-		            : " (walcrypt-ctl key retire)");
+	if (report_retire(l, retire) != NULL)
+		fprintf(to, "  %-14s %s (walcrypt-ctl key retire)\n", "to be retired", retire);
 }
 
 static json_t *
@@ -70,6 +79,7 @@ report_json(const struct logbook *l, const struct samples *samples)
 {
 	json_t *root = logbook_json(l), *commits = json_array(), *lag = json_array(), *gaps = json_array();
 	double begin = 0;
+	char retire[128];
 	size_t n;
 	uint64_t *bins = samples_bins(samples, &begin, &n);
 
@@ -84,6 +94,8 @@ report_json(const struct logbook *l, const struct samples *samples)
 			json_array_append_new(lag,
 			                      json_pack("[f, I]", samples->list[i].at, (json_int_t)samples->list[i].lag_bytes));
 	if (root == NULL || json_object_set_new(root, "write_pause_s", json_real(report_pause_s(l))) != 0 ||
+	    json_object_set_new(root, "to_be_retired",
+	                        report_retire(l, retire) != NULL ? json_string(retire) : json_null()) != 0 ||
 	    json_object_set_new(root, "samples_begin", json_real(begin)) != 0 ||
 	    json_object_set_new(root, "commits_per_100ms", commits) != 0 || json_object_set_new(root, "gaps", gaps) != 0 ||
 	    json_object_set_new(root, "lag_bytes", lag) != 0) {

@@ -13,5 +13,7 @@ int report_files(const char *prefix, const struct logbook *l, const struct sampl
 /* Seconds from the last transaction seen on the old primary to the first on the new one, when they were looked at;
  * else from the step that stops clients to the promotion, the upper bound of what they see. 0: not known. */
 double report_pause_s(const struct logbook *l);
+/* What is in use no more, but for backups and archives; NULL: nothing. */
+const char *report_retire(const struct logbook *l, char out[static 128]);
 
 #endif

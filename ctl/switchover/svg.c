@@ -185,7 +185,7 @@ keys(FILE *to, double y, const char *when, const struct switch_keys *k)
 static void
 facts(FILE *to, const struct logbook *l)
 {
-	char line[256], lsn[LSN_TEXT_LEN], end[LSN_TEXT_LEN];
+	char line[256], lsn[LSN_TEXT_LEN], end[LSN_TEXT_LEN], retire[128];
 
 	lsn_format(lsn, l->checkpoint);
 	lsn_format(end, l->checkpoint_end);
@@ -196,6 +196,10 @@ facts(FILE *to, const struct logbook *l)
 	text(to, LEFT, FACTS_TOP + 20, "", line);
 	keys(to, FACTS_TOP + 40, "before", &l->before);
 	keys(to, FACTS_TOP + 60, "after", &l->after);
+	if (report_retire(l, retire) != NULL) {
+		snprintf(line, sizeof(line), "to be retired: %s", retire);
+		text(to, LEFT, FACTS_TOP + 80, "", line);
+	}
 }
 
 void

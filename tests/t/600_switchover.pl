@@ -21,7 +21,8 @@ my $proxy = Walcrypt::Proxy->new(nodes => {
 	green => { conninfo => $green->connstr_for_proxy, keyset => 'green' } });
 $proxy->key_init($_) for qw(blue green);
 $proxy->start;
-$_->init_from_proxy($proxy, $_->name) for $blue, $green;
+$blue->init_from_proxy($proxy, 'blue');
+$green->init_from_proxy($proxy, 'green', slot => 'green', create_slot => 1);
 $_->start for $blue, $green;
 $red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('spare', true)");
 
@@ -87,6 +88,7 @@ is($proxy->console('SHOW STATUS') =~ /^paused\|no$/m ? 1 : 0, 1, 'the proxy hold
 $blue->safe_psql('postgres', 'CREATE TABLE after_it AS SELECT 1');
 $blue->wait_for_catchup('green');
 is($green->safe_psql('postgres', 'SELECT count(*) FROM after_it'), '1', 'the other standby follows through the proxy');
+is($blue->safe_psql('postgres', "SELECT active FROM pg_replication_slots WHERE slot_name = 'green'"), 't', '... by its slot, which was made there');
 like(slurp_file($proxy->keystore . '/timelines'), qr/^\d+ 2$/m, 'the timeline is kept');
 
 # the old primary comes back as a standby of nobody

@@ -10,6 +10,7 @@ use Test::More;
 use Walcrypt;
 use Walcrypt::Writers;
 
+my $tmp = PostgreSQL::Test::Utils::tempdir();
 my $marker = 'marker-603-rundherum';
 my %node = map { $_ => Walcrypt::Node->new($_) } qw(red blue green);
 my $red = $node{red};
@@ -86,7 +87,11 @@ is(relation_key($node{blue}->data_dir . '/pg_cryptokeys'), relation_key($proxy->
 my ($before) = glob($proxy->keystore . '/blue-before-*');
 $relation{ relation_key($before) } = $before;
 $relation{ relation_key($proxy->keystore . '/green') } = 'green';
-$out = go('rotate', 'blue');
+$out = go('rotate', 'blue', '--report', "$tmp/report");
+my $green_key = relation_key($proxy->keystore . '/green');
+like($out, qr/to be retired +relation key $green_key and WAL epoch 2 \(walcrypt-ctl key retire\)/, 'what may be retired is said');
+like(slurp_file("$tmp/report.svg"), qr/to be retired: relation key $green_key and WAL epoch 2</, '... in the picture, too');
+is(decode_json(slurp_file("$tmp/report.json"))->{to_be_retired}, "relation key $green_key and WAL epoch 2", '... and for programs');
 like($out, qr/keys before +relation key [0-9a-f]{16}, WAL epoch 2.*keys after +relation key [0-9a-f]{16}, WAL epoch 3/s, 'one WAL epoch for each rotation');
 $relation{ relation_key($proxy->keystore . '/blue') } = 'blue now';
 is(scalar(keys %relation), 3, 'three relation keys in all');

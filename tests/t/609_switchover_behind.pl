@@ -79,7 +79,7 @@ append_to_file("$tmp/pause", '');
 my ($rc, $out, $err) = ctl_output(@switchover, '--timeout', 5);
 is($rc, 1, 'paused behind the fence: it fails');
 like($err, qr/^ERROR:  given up, and everything put back: the standby's replay up to the end did not happen within 5 s\nDETAIL:  replayed: the standby has flushed to (\S+) and replayed to \S+, not to \1\.\n/, '... the reason');
-like($out, qr/^  wait  for the standby's replay up to the end: it has \d+ bytes to replay \(\d s of 5\)\n  .*FAIL  the standby has flushed .*^Everything is as before: "red" is the primary\.$/ms, '... it tells how far it is');
+like($out, qr/^  wait  for the standby's replay up to the end: it has \S+ \S+ to replay \(\d s of 5\)\n  .*FAIL  the standby has flushed .*^Everything is as before: "red" is the primary\.$/ms, '... it tells how far it is');
 is_back('paused behind the fence');
 isnt($red->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $began, '... it was stopped, and started again');
 is($blue->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', '... nothing was promoted');
