@@ -47,7 +47,7 @@ JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 MANUALS := walcrypt-proxy.8 walcrypt-ctl.1 walcrypt.ini.5 walcrypt-storage.7
 PROGRAMS := $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(B)/lib/walcrypt/libwalcrypt-storage.so
 
-.PHONY: all programs tests fuzzers demo docker-demo check check-tap check-postgres check-unit check-fuzz check-docs bench lint install install-tree uninstall deb manuals clean packages
+.PHONY: all programs tests fuzzers demo docker-demo check check-tap check-postgres check-unit check-fuzz check-docs soak bench lint install install-tree uninstall deb manuals clean packages
 all: packages
 	@$(MAKE) --no-print-directory $(JOBS) programs
 programs: $(PROGRAMS)
@@ -159,6 +159,12 @@ check-docs:
 	@scripts/packages check
 	@$(MAKE) --no-print-directory $(JOBS) programs
 	@scripts/check-docs
+# Everything that can fail, under load, for an hour: docs/reliability.md. SOAK_SECONDS=600 for less, SOAK_SEED=1 for the same again.
+soak:
+	@scripts/packages check
+	@scripts/openbao
+	@$(MAKE) --no-print-directory $(JOBS) programs tests
+	@SOAK_SECONDS=$${SOAK_SECONDS:-3600} scripts/staged tests/run tests/t/650_soak.pl
 bench:
 	@scripts/packages bench
 	@$(MAKE) --no-print-directory programs tests
