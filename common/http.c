@@ -136,6 +136,7 @@ http_call(const struct http_peer *peer, const char *method, const char *path, co
 	char why[CURL_ERROR_SIZE];
 	CURLcode rc = CURLE_OK;
 	CURL *curl = NULL;
+	long answered = 0;
 	int result = -1;
 
 	reply->sent = 0;
@@ -153,11 +154,19 @@ http_call(const struct http_peer *peer, const char *method, const char *path, co
 	}
 	if ((curl = prepare(peer, method, path, list, body, reply, why, err)) == NULL)
 		goto done;
-	do
-		rc = try(curl, peer, reply, why);
-	/* nothing sent: the deadline had passed already */
-	while (is_worth_another(rc, reply->status) && reply->sent > 0 && reply->sent < TRIES_MAX &&
-	       pause_before(reply->sent, peer));
+	do {
+		if ((rc = try(curl, peer, reply, why)) == CURLE_OK)
+			answered = reply->status;
+		/* nothing sent: the deadline had passed already */
+	} while (is_worth_another(rc, reply->status) && reply->sent > 0 && reply->sent < TRIES_MAX &&
+	         pause_before(reply->sent, peer));
+	/* a try that the deadline cut off says less than the answer before it */
+	if (rc == CURLE_OPERATION_TIMEDOUT && answered != 0) {
+		rc = CURLE_OK;
+		reply->status = answered;
+		reply->len = 0;
+		reply->body[0] = '\0';
+	}
 	result = rc == CURLE_OK ? 0 : no_answer(peer, rc, why, reply, err);
 done:
 	curl_easy_cleanup(curl);

@@ -35,8 +35,9 @@ struct http_reply {
 /*
  * headers: NULL-terminated "Name: value"; body NULL: none (with POST and PUT an empty one). path begins with '/' and is
  * escaped already. A refused or lost connection and the answers 429, 500, 502, 503 and 504 are tried again with growing
- * pauses, at most five times and not beyond the deadline; any other answer is the caller's to judge. ERR_UNREACHABLE
- * with the reason when there is no answer; ERR_FAILED when it does not fit into reply->body.
+ * pauses, at most five times and not beyond the deadline, when the last answer counts, without its body if a further
+ * try was cut off; any other answer is the caller's to judge. ERR_UNREACHABLE with the reason when there is no answer;
+ * ERR_FAILED when it does not fit into reply->body.
  */
 int http_call(const struct http_peer *peer, const char *method, const char *path, const char *const *headers,
               const char *body, struct http_reply *reply, struct err *err);

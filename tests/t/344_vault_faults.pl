@@ -122,6 +122,10 @@ for my $path ('auth/approle/login', 'transit/keys/faults', 'transit/encrypt/faul
 }
 fails('too many requests', 'auth/approle/login', answer('429 Too Many', '{"errors":["slow down"]}'), 4, qr/has too many requests\nDETAIL:  It said: slow down/, 5);
 fails('sealed', 'transit/decrypt/faults', answer('503 No', '{"errors":["Vault is sealed"]}'), 4, qr/is sealed or in maintenance\nDETAIL:  It said: Vault is sealed\nHINT:  Unseal it/, 5, 1);
+{
+	my $asked = 0;
+	fails('sealed, then it hangs', 'transit/decrypt/faults', sub { my ($c) = @_; $asked++ ? sleep 30 : print $c answer('503 No', '{}'); }, 4, qr/is sealed or in maintenance/, 2, 1);
+}
 fails('a reset', 'transit/decrypt/faults', $reset, 4, qr/could not reach "127\.0\.0\.1:\d+"\nDETAIL:  /, 5, 1);
 fails('cut off', 'transit/encrypt/faults', substr(answer('200 OK', '{"data":{"ciphertext":"vault:v1:abc"}}'), 0, -5), 4, qr/could not reach|did not answer/, 5);
 fails('no token', 'auth/approle/login', answer('200 OK', '{"auth":{"client_token":""}}'), 1, qr/gave no token for the login/, 1);

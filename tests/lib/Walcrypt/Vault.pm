@@ -135,7 +135,16 @@ sub initialize
 }
 
 # cert, key: what its client shows from now on
-sub unseal { my ($self, %client) = @_; $self->{client} = {%client} if %client; $self->cli('operator', 'unseal', $self->{unseal_key}); return; }
+# An unsealed server answers as a standby for a moment.
+sub unseal
+{
+	my ($self, %client) = @_;
+	$self->{client} = {%client} if %client;
+	$self->cli('operator', 'unseal', $self->{unseal_key});
+	wait_for("OpenBao $self->{name} to be active", sub { ($self->cli_output('token', 'lookup'))[0] == 0 });
+	return;
+}
+
 
 # (status, stdout, stderr) of the server's own client, as root
 sub cli_output
