@@ -18,6 +18,7 @@
 
 /* One [kek] section. */
 struct renewal_kek {
+	char name[SETTINGS_NAME_MAX + 1];
 	int64_t due_ms;
 	int retry_ms; /* 0: the last try succeeded */
 	char said[sizeof(((struct err *)0)->text)];
@@ -93,6 +94,11 @@ round_run(struct renewal *r)
 		r->nkeks = r->keks != NULL ? s->nkeks : 0;
 	}
 	for (size_t i = 0; i < r->nkeks && !r->stop; i++) {
+		/* the sections may have another order now */
+		if (strcmp(r->keks[i].name, s->keks[i].name) != 0) {
+			r->keks[i] = (struct renewal_kek){0};
+			snprintf(r->keks[i].name, sizeof(r->keks[i].name), "%s", s->keks[i].name);
+		}
 		if (!is_used(s, &s->keks[i]))
 			continue;
 		if (r->keks[i].due_ms <= clock_now_ms())
@@ -116,8 +122,9 @@ run(void *arg)
 		pthread_mutex_lock(&r->mutex);
 		while (!r->look && !r->stop && clock_now_ms() < until_ms)
 			pthread_cond_timedwait(&r->wake, &r->mutex, &until);
-		if (r->look && r->nkeks > 0)
-			memset(r->keks, 0, r->nkeks * sizeof(*r->keks));
+		/* at once; what was said to be lost is still to be said to be well again */
+		for (size_t i = 0; r->look && i < r->nkeks; i++)
+			r->keks[i].due_ms = 0;
 		r->look = false;
 		pthread_mutex_unlock(&r->mutex);
 	}
