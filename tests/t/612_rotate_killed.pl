@@ -86,7 +86,8 @@ for my $both (0, 1) {
 		is($node{$to}->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 'f', '... the new primary is not disturbed');
 	}
 	kill('KILL', $child);
-	wait_for('its end', sub { slurp_from("/proc/$child/stat") !~ /^\d+ \(.*\) [^Z]/s });
+	# of all its threads: one that still ends has the directory's lock
+	wait_for('its end', sub { !grep { slurp_from("$_/stat") =~ /^\d+ \(.*\) [^ZX]/s } glob("/proc/$child/task/*") });
 	ends($what);
 }
 
