@@ -20,6 +20,12 @@
 #include "walcrypt/pgfile.h"
 #include "walcrypt/wal.h"
 
+/* A stream is behind when its upstream has so many more bytes for it, until so few are left. The first is more than a
+ * segment, which every stream begins with; the second more than upstream_bulk waits for, so that nobody waits for what
+ * is not there. */
+#define BEHIND_BEGIN (32u << 20)
+#define BEHIND_END (1u << 20)
+
 static void
 sink_free(struct stage *stage)
 {
@@ -121,6 +127,9 @@ stream_copy_end(struct session *s, bool waits, const PGresult *first)
 	ExecStatusType status = first == NULL ? PGRES_EMPTY_QUERY : PQresultStatus(first);
 	struct err err = {0};
 
+	if (st->behind)
+		upstream_bulk(s->up, false);
+	st->behind = false;
 	if (status == PGRES_FATAL_ERROR)
 		return; /* passed on as it comes */
 	st->server_done = true;
@@ -227,6 +236,20 @@ pass_copydata(struct session *s, const uint8_t *data, size_t len)
 	return session_pause(s);
 }
 
+/* While the server has much more to send at once, it is read in large pieces. */
+static void
+see_how_far(struct session *s, const struct copymsg *m)
+{
+	struct stream *st = s->stream;
+	uint64_t here = m->start + m->len, left = m->end > here ? m->end - here : 0;
+
+	if (st->behind ? left < BEHIND_END : left >= BEHIND_BEGIN) {
+		st->behind = !st->behind;
+		upstream_bulk(s->up, st->behind);
+		session_log(s, LOG_DEBUG, "the stream is %u MiB behind", (unsigned)(left >> 20));
+	}
+}
+
 static int
 stream_copy(struct session *s, uint8_t *data, size_t len)
 {
@@ -239,6 +262,8 @@ stream_copy(struct session *s, uint8_t *data, size_t len)
 		goto fail;
 	if (m.kind == COPYMSG_WAL || m.kind == COPYMSG_KEEPALIVE)
 		st->at.upstream = m.end;
+	if (m.kind == COPYMSG_WAL)
+		see_how_far(s, &m);
 	if (m.kind != COPYMSG_WAL) {
 		publish(s);
 		return pass_copydata(s, data, len);

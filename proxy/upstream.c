@@ -8,8 +8,9 @@
 #include "proxy/upstream_ask.h"
 #include "proxy/upstream_intern.h"
 
-/* While a base backup comes over TCP, upstream_read.c looks after this time at the latest. */
+/* While much comes over TCP, upstream_read.c looks after this time at the latest. */
 #define BULK_TICK_S 0.01
+#define WIDEN_READS 64
 
 void
 upstream_fail(struct upstream *u, const struct err *err)
@@ -238,6 +239,7 @@ upstream_new(struct ev_loop *loop, const struct upstream_conf *conf, const struc
 	u->handler = handler;
 	u->owner = owner;
 	u->timeout_ms = conf->connect_timeout_ms;
+	u->widen = WIDEN_READS;
 	u->allow_plaintext = conf->allow_plaintext;
 	ev_init(&u->read, on_connecting);
 	ev_init(&u->write, on_connecting);

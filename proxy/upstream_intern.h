@@ -32,7 +32,8 @@ struct upstream {
 	bool paused, pumping, again;
 	bool uploads;   /* the present command takes data: UPLOAD_MANIFEST */
 	bool eof;       /* libpq says that the connection is gone; what it holds still counts */
-	unsigned widen; /* reads that may still enlarge libpq's buffer */
+	bool bulk;      /* upstream_bulk */
+	unsigned widen; /* reads that may still enlarge libpq's buffer, while much comes */
 	unsigned dry;   /* reads since the last whole message */
 	size_t passed;  /* bytes of messages handed on by the last read */
 	size_t unread;  /* bytes received since the last whole message, about */

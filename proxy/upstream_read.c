@@ -12,9 +12,11 @@
 /* A read that brings this much is followed by another one at once, and so on. */
 #define BULK (16u << 10)
 #define BULK_READS 16
-/* While a base backup comes over TCP, the kernel wakes us for this much, or we look after this time. */
+/* While much comes over TCP, the kernel wakes us for this much, or we look after BULK_TICK_S. */
 #define BULK_LOWAT (256 << 10)
-#define WIDEN_READS 3
+/* Until one read hands on so much, libpq's buffer is made larger: of 256 KiB, which a WAL message needs, two just do
+ * not fit in. It becomes 512 KiB, at most 1 MiB. */
+#define WIDE (256u << 10)
 
 /* One step of what libpq holds; false when there is nothing more to do now. */
 static bool
@@ -126,10 +128,16 @@ upstream_rearm(struct upstream *u)
 {
 	if (u->state == UPSTREAM_DEAD)
 		return;
-	if (u->paused || u->eof)
+	if (u->paused || u->eof) {
 		ev_io_stop(u->loop, &u->read);
-	else
-		ev_io_start(u->loop, &u->read);
+		ev_timer_stop(u->loop, &u->tick);
+		return;
+	}
+	ev_io_start(u->loop, &u->read);
+	if (!u->bulk)
+		ev_timer_stop(u->loop, &u->tick);
+	else if (!ev_is_active(&u->tick))
+		ev_timer_again(u->loop, &u->tick);
 }
 
 void
@@ -203,14 +211,18 @@ upstream_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	(void)loop;
 	(void)revents;
 	do {
+		bool widen = u->bulk && u->widen > 0 && u->passed >= BULK;
+
 		u->passed = 0;
 		consume(u);
-		if (u->widen > 0) {
+		if (widen) {
 			/* libpq doubles a buffer that it finds full, and keeps it: fewer and larger reads from here on */
 			u->widen--;
 			consume(u);
 		}
 		upstream_pump(u);
+		if (u->passed >= WIDE)
+			u->widen = 0;
 		if (u->unread > PARTIAL_MAX && u->state != UPSTREAM_DEAD)
 			oversized(u);
 		/* in bulk, some reads together are one write downstream */
@@ -223,8 +235,7 @@ upstream_on_tick(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct upstream *u = w->data;
 
-	if (ev_is_active(&u->read))
-		upstream_on_readable(loop, &u->read, revents);
+	upstream_on_readable(loop, &u->read, revents);
 }
 
 void
@@ -235,10 +246,8 @@ upstream_bulk(struct upstream *u, bool on)
 	/* where it is refused, or means nothing, as on a Unix socket, there is only more waking up */
 	if (setsockopt(PQsocket(u->conn), SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat)) != 0)
 		return;
-	ev_timer_stop(u->loop, &u->tick);
-	u->widen = on ? WIDEN_READS : 0;
-	if (on)
-		ev_timer_again(u->loop, &u->tick);
+	u->bulk = on;
+	upstream_rearm(u);
 }
 
 void

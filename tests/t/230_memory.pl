@@ -18,7 +18,7 @@ $red->safe_psql('postgres', "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 28
 my $size = $red->safe_psql('postgres', 'SELECT pg_database_size(current_database())') / (1 << 20);
 cmp_ok($size, '>', 350, "a database of $size MB");
 
-my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' } });
+my $proxy = Walcrypt::Proxy->new(settings => { log_level => 'debug' }, nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' } });
 $proxy->key_init('blue');
 $proxy->start;
 my $highest = 0;
@@ -65,6 +65,20 @@ rss(), sleep 0.1 for 1 .. 20;
 cmp_ok($highest, '<', $limit_kib, "resident memory with a stream that is not read: $highest KiB");
 # who does read is not held up by it
 command_ok([ 'pg_receivewal', '-d', $proxy->connstr('blue'), '-D', PostgreSQL::Test::Utils::tempdir(), '--endpos', $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()'), '--no-loop' ], 'another client gets its WAL');
+
+# who is behind is read in large pieces, which nobody who has caught up waits for: then the proxy sleeps
+my $behind = connect_blue('behind');
+my $log = $proxy->log_size;
+$behind->send('Q', "START_REPLICATION PHYSICAL $lsn TIMELINE 1\0");
+for (1 .. 20000) { last if $proxy->log($log) =~ /the stream is 0 MiB behind/; $behind->more(1); $behind->{in} = ''; rss() if $_ % 100 == 0; }
+like($proxy->log($log), qr/the stream is 1[5-9]\d MiB behind.*the stream is 0 MiB behind/s, 'a stream of 200 MB is behind, and catches up');
+cmp_ok($highest, '<', $limit_kib, "resident memory meanwhile: $highest KiB");
+my $worker = "/proc/" . $proxy->pid . "/task/*/status";
+sub switches { my $n = 0; $n += (slurp_file($_) =~ /^voluntary_ctxt_switches:\s+(\d+)/m)[0] for glob($worker); return $n; }
+my $switched = switches();
+sleep 1;
+cmp_ok(switches() - $switched, '<', 50, 'and the proxy does not look every 10 ms any more');
+close $behind->{socket};
 
 # vanishing
 is($red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'stuck'"), '1', 'the stuck one is there');
