@@ -53,8 +53,8 @@ sub in_container { my ($service, @command) = @_; return docker('exec', id($servi
 sub sql { my ($service, $query, $db) = @_; return in_container($service, qw(psql -XAtq -h /run/postgresql -d), $db // 'app', '-c', $query); }
 sub wait_for
 {
-	my ($what, $seconds, $holds) = @_;
-	my $end = time() + $seconds;
+	my ($what, $holds) = @_;
+	my $end = time() + $PostgreSQL::Test::Utils::timeout_default;
 	until (eval { $holds->() }) {
 		if (time() > $end) { fail("waited in vain for $what"); return; }
 		sleep(0.3);
@@ -72,7 +72,7 @@ is($status, '0', 'the images are built') or do { diag($err); done_testing(); exi
 $made = 1;
 ($status, $out, $err) = compose(300, 'up', '-d');
 is($status, '0', 'the topology comes up') or do { diag($err); done_testing(); exit 1; };
-wait_for("$_ is healthy", 90, sub { healthy($_) }) for qw(openbao proxy red blue green archive);
+wait_for("$_ is healthy", sub { healthy($_) }) for qw(openbao proxy red blue green archive);
 
 # what the containers are and may do
 my @services = qw(openbao proxy red blue green archive app);
@@ -102,32 +102,32 @@ like($err, qr/denies the token access/, 'OpenBao says so');
 # data flows
 in_container('app', '/topology/app', 'init');
 docker('exec', '-d', id('app'), qw(/topology/app run));
-wait_for('blue has what red has', 60, follows('blue', 'red'));
+wait_for('blue has what red has', follows('blue', 'red'));
 is(sql('blue', 'SELECT count(*) FROM letters'), 20000, 'rows on the standby');
 
 # a network is cut
 docker('network', 'disconnect', "${project}_replication", id('blue'));
 my $there = rows('red');
-wait_for('red goes on without blue', 30, sub { rows('red') > $there + 200 });
+wait_for('red goes on without blue', sub { rows('red') > $there + 200 });
 my $lsn = sql('red', 'SELECT pg_current_wal_flush_lsn()');
 sleep(1);
 is(sql('blue', "SELECT pg_last_wal_receive_lsn() < '$lsn'"), 't', 'which gets none of it');
 docker('network', 'connect', '--alias', 'blue', "${project}_replication", id('blue'));
-wait_for('the network is mended: blue has caught up', 60, follows('blue', 'red'));
+wait_for('the network is mended: blue has caught up', follows('blue', 'red'));
 
 # the key server is killed, and then a server: its container starts it again, and waits for the keys
 docker('kill', id('openbao'));
-wait_for('blue follows without a key server', 30, follows('blue', 'red'));
+wait_for('blue follows without a key server', follows('blue', 'red'));
 my $restarts = docker('inspect', '-f', '{{.RestartCount}}', id('blue'));
 in_container('blue', 'sh', '-c', 'kill -9 $(head -1 $PGDATA/postmaster.pid)');
-wait_for('the container of the killed server starts again', 60, sub { docker('inspect', '-f', '{{.RestartCount}}', id('blue')) > $restarts });
+wait_for('the container of the killed server starts again', sub { docker('inspect', '-f', '{{.RestartCount}}', id('blue')) > $restarts });
 docker('start', id('openbao'));
-wait_for('OpenBao has unsealed itself', 60, sub { healthy('openbao') });
-wait_for('blue is back', 120, follows('blue', 'red'));
+wait_for('OpenBao has unsealed itself', sub { healthy('openbao') });
+wait_for('blue is back', follows('blue', 'red'));
 docker('kill', id('proxy'));
 docker('start', id('proxy'));
-wait_for('the proxy was killed: blue is back', 60, follows('blue', 'red'));
-wait_for('... and the proxy healthy', 60, sub { healthy('proxy') });
+wait_for('the proxy was killed: blue is back', follows('blue', 'red'));
+wait_for('... and the proxy healthy', sub { healthy('proxy') });
 
 # the one-shot, twice
 my %name = (blue => 'the move from clear to blue', green => 'the rotation to green');
@@ -138,7 +138,7 @@ for my $to (qw(blue green)) {
 	like($out, qr/"$to" is the primary/, "$name{$to}: the report");
 	is(sql($to, 'SELECT pg_is_in_recovery()'), 'f', "$to is a primary");
 	$there = rows($to);
-	wait_for('the application goes on there', 60, sub { rows($to) > $there + 100 });
+	wait_for('the application goes on there', sub { rows($to) > $there + 100 });
 }
 my ($pause) = $out =~ /write pause +([0-9.]+) s/;
 note("write pause of the rotation: $pause s");
@@ -149,13 +149,13 @@ like(in_container('proxy', 'cat', '/var/lib/walcrypt/report.svg'), qr/<svg .*<\/
 
 # the old primaries stay where they are
 docker('restart', '-t', '5', id('red'));
-wait_for('red is healthy as it stands', 30, sub { healthy('red') });
+wait_for('red is healthy as it stands', sub { healthy('red') });
 is(in_container('red', qw(sh -c), 'pg_isready -q -h /run/postgresql; echo $?; ls $PGDATA/standby.signal'), "2\n/var/lib/postgresql/server/data/standby.signal", 'red was told to stop: fenced, and down after a restart of its container');
 
 # the account
-wait_for('the archive has the new timeline', 60, sub { in_container('archive', 'sh', '-c', 'ls /var/lib/postgresql/archive') =~ /^00000003[0-9A-F]{16}/m });
+wait_for('the archive has the new timeline', sub { in_container('archive', 'sh', '-c', 'ls /var/lib/postgresql/archive') =~ /^00000003[0-9A-F]{16}/m });
 in_container('app', 'touch', '/tmp/stop');
-wait_for('the application has ended', 60, sub { in_container('app', qw(test -e /tmp/stopped)); 1 });
+wait_for('the application has ended', sub { in_container('app', qw(test -e /tmp/stopped)); 1 });
 my ($acknowledged, $interrupted, $rows) = split(/ /, in_container('app', '/topology/app', 'count'));
 cmp_ok($acknowledged, '>', 1000, "$acknowledged transactions were acknowledged, $interrupted clients interrupted");
 cmp_ok($interrupted, '>=', 2, 'both moves interrupted clients');

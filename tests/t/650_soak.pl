@@ -184,7 +184,10 @@ my %fault = (
 		my $to = any(standbys());
 		if (!run('timeout', '-s', 'KILL', sprintf('%.2f', 0.3 + rand 4), rotate($to))) {
 			if (-e $proxy->keystore . '/switchover.json') {
-				run($bin, 'rotate', @conf, '--resume') or die 'resume: ' . said();
+				my $resumed;
+				# a re-encryption that was killed, too, has its lock until the last of its threads is gone
+				wait_for('the end of the re-encryption', sub { $resumed = run($bin, 'rotate', @conf, '--resume'); $resumed || said() !~ /another walcrypt-ctl works on/ });
+				$resumed or die 'resume: ' . said();
 			} else {
 				wait_for("$to again", sub { sql($to, 'SELECT 1') eq '1' || pg_ctl($to, 'start') });
 				wait_for("$to to stream again", sub { streams($to) });
