@@ -148,6 +148,9 @@ is("$report->{from} $report->{to} $report->{state}", 'blue green done', 'the rep
 like(in_container('proxy', 'cat', '/var/lib/walcrypt/report.svg'), qr/<svg .*<\/svg>\s*\z/s, '... and as a picture');
 
 # the old primaries stay where they are
+($status, $out, $err) = compose(60, qw(run --rm --no-deps -T rotate blue));
+is($status, 6, 'there is no way back to the keys that were rotated away');
+like($err, qr/its files are under keys that were rotated away/, '... which is said');
 docker('restart', '-t', '5', id('red'));
 wait_for('red is healthy as it stands', sub { healthy('red') });
 is(in_container('red', qw(sh -c), 'pg_isready -q -h /run/postgresql; echo $?; ls $PGDATA/standby.signal'), "2\n/var/lib/postgresql/server/data/standby.signal", 'red was told to stop: fenced, and down after a restart of its container');
