@@ -17,7 +17,7 @@ use Walcrypt::Vault;
 use Walcrypt::Writers;
 
 my $seconds = $ENV{SOAK_SECONDS} // 0;
-my $seed = $ENV{SOAK_SEED} // time() % 1_000_000;
+my $seed = $ENV{SOAK_SEED} // ($seconds ? time() % 1_000_000 : 1);
 srand($seed);
 sub say_so { my ($text) = @_; return $seconds ? diag($text) : note($text); }
 say_so("seed $seed");
