@@ -10,12 +10,17 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+my $running;    # a command that a signal would leave behind
+
 sub run_to_end
 {
 	my ($seconds, @command) = @_;
 	my ($out, $err) = ('', '');
-	my $ran = eval { IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($seconds)); 1; };
+	$running = IPC::Run::start(\@command, '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout($seconds));
+	my $ran = eval { $running->finish; 1; };
 	my $status = $ran ? $? >> 8 : "not over after $seconds s";
+	$running->kill_kill unless $ran;
+	undef $running;
 	note("@command: $status\n$err") if $status ne '0';
 	return ($status, $out, $err);
 }
@@ -33,6 +38,7 @@ plan skip_all => 'there is no Compose; scripts/packages docker installs it' unle
 $ENV{TAG} = 'test';
 $ENV{COMPOSE_PROJECT_NAME} = my $project = "walcrypt-test-$$";
 my $made = 0;
+$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);    # cleaning up then, too
 
 sub compose { my ($seconds, @args) = @_; return run_to_end($seconds, @{ $compose[0] }, '-f', 'docker/compose.yaml', @args); }
 sub docker { my (@args) = @_; my ($s, $o, $e) = run_to_end(60, 'docker', @args); die "docker @args: $e" if $s ne '0'; chomp $o; return $o; }
@@ -40,6 +46,7 @@ sub docker { my (@args) = @_; my ($s, $o, $e) = run_to_end(60, 'docker', @args);
 END {
 	my $was = $?;
 	if ($made) {
+		$running->kill_kill if $running;
 		if (grep { !$_ } Test::More->builder->summary) { note((compose(30, 'ps'))[1]); note((compose(30, qw(logs --tail=40)))[1]); }
 		compose(120, qw(down -v --remove-orphans -t 5));
 	}
