@@ -191,7 +191,7 @@ my %fault = (
 			} else {
 				wait_for("$to again", sub { sql($to, 'SELECT 1') eq '1' || pg_ctl($to, 'start') });
 				wait_for("$to to stream again", sub { streams($to) });
-				run($bin, qw(key repair --all), @conf) or die said();
+				run($bin, qw(key repair), @conf, @$_) or die said() for [ '--all' ], map { [ '-D', dir($_) ] } @names;
 				run(rotate($to)) or die 'rotate again: ' . said();
 			}
 		}
