@@ -57,6 +57,22 @@ ctl(qw(key init green --config), $config, @id);
 isnt(kek_id(@blue), kek_id('green', '--config', $config), 'a second keyset has a cluster key of its own');
 ctl(qw(key verify green --config), $config);
 
+# names: long ones whole, others escaped, which the engine takes or not; never another key's
+for my $name ('x' x 250, 'y' x 256) {
+	my ($c) = conf($dev->uri('vault-transit', "transit/$name"));
+	ctl(qw(key init blue --create-kek --config), $c, @id);
+	like(ctl(qw(key verify blue --config), $c), qr/opens it/, 'a name of ' . length($name) . ' bytes');
+	is(($dev->cli_output('read', "transit/keys/$name"))[0], 0, '... whole at the server');
+}
+like_error(2, qr/has a part that is empty, "\." or "\.\."/, 'a name with ..', qw(key init blue --config), (conf($dev->uri('vault-transit', 'transit/../sys/x')))[0], @id);
+my $there = join(' ', sort map { /^(\S+)$/mg } ($dev->cli_output(qw(list transit/keys)))[1]);
+for my $name ('per%25cent', 'q%3Fuery', 'a%2Fb', 'walcrypt%00') {
+	my ($rc, undef, $err) = ctl_output(qw(key init blue --create-kek --config), (conf($dev->uri('vault-transit', "transit/$name")))[0], @id);
+	cmp_ok($rc, '>', 0, "a name that the engine does not take, $name: refused") or next;
+	like($err, qr/^ERROR:  \S/, '... with a message: ' . ($err =~ /^(.*)$/m)[0]);
+}
+is(join(' ', sort map { /^(\S+)$/mg } ($dev->cli_output(qw(list transit/keys)))[1]), $there, '... and no key was made under another name');
+
 # rotation of the transit key: move wraps the same cluster key anew, alter a fresh one; what lies about under version 1 still opens
 my $first = kek_id(@blue);
 $dev->cli(qw(write -f transit/keys/walcrypt/rotate));
