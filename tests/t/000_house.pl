@@ -16,6 +16,16 @@ SKIP: {
 my @misnamed = grep { !m{/[0-9]{3}_[a-z0-9_]+\.pl$} } glob('tests/t/*');
 is("@misnamed", '', 'every file of tests/t is named NNN_name.pl');
 
+# tests run side by side, below one folder
+my %folder;
+for my $file (glob('tests/t/*.pl')) {
+	open(my $f, '<', $file) or die "$file: $!";
+	my %here = map { $_ => 1 } map { m{tmp_check \. '/(\w+)'} } <$f>;
+	push @{ $folder{$_} }, $file for keys %here;
+}
+cmp_ok(scalar(keys %folder), '>', 10, 'folders of tests are found');
+is(join(' ', map { "$_: @{ $folder{$_} }" } grep { @{ $folder{$_} } > 1 } sort keys %folder), '', 'no two tests have one folder');
+
 for my $check (qw(scripts/check-docs scripts/lint)) {
 	my $out = `$check 2>&1`;
 	is($?, 0, $check) or diag($out);

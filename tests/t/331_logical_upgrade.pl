@@ -10,7 +10,7 @@ use Test::More;
 use Walcrypt;
 use Walcrypt::Writers;
 
-my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/upgrade';
+my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/logical_upgrade';
 mkdir $tmp, 0700;
 my $kek = 'file:' . kek_file("$tmp/kek");
 my $marker = 'MARKER-logical-upgrade-5b1e';
