@@ -132,6 +132,8 @@ my %fault = (
 		my $lost = $primary;
 		kill9($lost);
 		wait_for('the streams to end', sub { $proxy->console('SHOW STANDBYS') !~ /\|streams\|\d+\|\Q$lost\E\|/ });
+		# what is still on its way would make a standby longer than the one that is taken now
+		for my $name (standbys()) { wait_for("$name to have taken all", sub { sql($name, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'") eq '0' }); }
 		# the one that has less is refused; what was still on its way may have made it that since
 		my $best = first { run($bin, 'failover', @conf, '--to', $_) } standbys(), standbys();
 		die 'failover: ' . said() if !defined $best;
