@@ -70,7 +70,7 @@ for my $both (0, 1) {
 		exec($Walcrypt::ctl, 'rotate', @conf, '--to', $to, '--old', 'reencrypt', '--yes') or POSIX::_exit(127);
 	}
 	wait_for('the re-encryption', sub {
-		if (glob("$dir/base/*/*.walcrypt-*")) {
+		if (() = glob("$dir/base/*/*.walcrypt-*")) {
 			($child) = split(' ', slurp_from("/proc/$tool/task/$tool/children"));
 			return defined $child && kill('STOP', $child);
 		}
