@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/username.h"
+
 int
 conf_error(struct err *err, const struct conf *c, unsigned line, const char *fmt, ...)
 {
@@ -177,8 +179,12 @@ check_owner(const char *path, const struct stat *st, struct err *err)
 	if (!S_ISREG(st->st_mode))
 		return err_set(err, ERR_REFUSED, "configuration file \"%s\" is not a regular file", path);
 	if (st->st_uid != 0 && st->st_uid != geteuid()) {
+		char owner[USERNAME_LEN];
+
+		username(st->st_uid, owner);
 		err_set(err, ERR_REFUSED, "configuration file \"%s\" belongs to another user", path);
-		return err_hint(err, "It must be owned by root or by the user that runs this program.");
+		return owner[0] != '\0' ? err_hint(err, "Run this as \"%s\", or give the file to root.", owner)
+		                        : err_hint(err, "It must be owned by root or by the user that runs this program.");
 	}
 	if ((st->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
 		err_set(err, ERR_REFUSED, "configuration file \"%s\" may be written by others", path);

@@ -40,3 +40,12 @@ path_absolute(char out[static PATH_MAX], const char *path, struct err *err)
 		out[--n] = '\0';
 	return result;
 }
+
+int
+path_by_folder(const char *a, const char *b)
+{
+	size_t n = (size_t)(strrchr(a, '/') - a), m = (size_t)(strrchr(b, '/') - b);
+	int order = memcmp(a, b, n < m ? n : m);
+
+	return order != 0 ? order : n < m ? -1 : n > m;
+}

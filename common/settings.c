@@ -311,6 +311,15 @@ settings_kek(const struct settings *s, const char *name)
 	return NULL;
 }
 
+bool
+settings_kek_used(const struct settings *s, const struct settings_kek *k)
+{
+	for (size_t i = 0; i < s->nnodes; i++)
+		if (s->nodes[i].kek != NULL && strcmp(s->nodes[i].kek, k->name) == 0)
+			return true;
+	return false;
+}
+
 int
 settings_error(const struct settings *s, const char *kind, const char *name, const char *option, struct err *err,
                const char *fmt, ...)

@@ -37,7 +37,8 @@ struct settings_node { /* [node NAME] or [profile NAME] */
 	char *kek;        /* name of its [kek] section; NULL when clear */
 	bool allow_clear; /* keyset NULL: it may take what its upstream sends, in clear */
 	char *datadir;
-	char *control, *control_data, *fence, *control_conninfo; /* commands and SQL of walcrypt-ctl; NULL: not set */
+	char *control, *control_data, *fence, *keys,
+	    *control_conninfo;      /* commands and SQL of walcrypt-ctl; NULL: not set */
 	char *upstream;             /* the node that this one streams from, a standby too; NULL: whichever is the primary */
 	char **allow_addr;          /* NULL: any */
 	struct address_range *addr; /* the same, naddr of them */
@@ -131,6 +132,8 @@ struct settings *settings_parse(const char *path, const char *text, size_t len, 
 void settings_free(struct settings *s);
 const struct settings_node *settings_node(const struct settings *s, const char *name); /* NULL when there is none */
 const struct settings_kek *settings_kek(const struct settings *s, const char *name);
+/* Does a node or profile name it? */
+bool settings_kek_used(const struct settings *s, const struct settings_kek *k);
 
 /* ERR_USAGE naming file and line of an option (of its section, when the option is not set), as conf_error does; name:
  * NULL for [walcrypt]. Returns -1. */

@@ -7,7 +7,7 @@
 #define LISTEN(field) offsetof(struct settings_listen, field)
 const struct settings_option settings_options[] = {
     {"walcrypt", "listen_addr", SETTING_TEXT, GLOBAL(listen_addr), "127.0.0.1", 0, 0,
-     "address of the TCP listener: loopback, or with another auth_type than trust any"},
+     "address of the TCP listener, * for all: loopback, or with another auth_type than trust any"},
     {"walcrypt", "listen_port", SETTING_NUMBER, GLOBAL(listen_port), "6434", 0, 65535,
      "port of the TCP listener and of the Unix socket's name; 0: no TCP listener"},
     {"walcrypt", "unix_socket_dir", SETTING_PATH, GLOBAL(unix_socket_dir), NULL, 0, 0,
@@ -77,7 +77,8 @@ const struct settings_option settings_options[] = {
     {"walcrypt", "max_sessions", SETTING_NUMBER, GLOBAL(max_sessions), "1000", 0, 1000000,
      "sessions at a time that have authenticated; 0: any number"},
     {"walcrypt", "client_stall_timeout", SETTING_MS, GLOBAL(client_stall_timeout_ms), "15min", 0, 86400000,
-     "longest time that a client, other than one that streams WAL, may take nothing of what is there for it; 0: any"},
+     "longest time that a client, other than one that streams WAL, may take nothing of what is there for it, or say "
+     "nothing while it uploads a manifest; 0: any"},
     {"walcrypt", "client_idle_timeout", SETTING_MS, GLOBAL(client_idle_timeout_ms), "0", 0, 86400000,
      "longest time that a session may have no command; 0: any"},
     {"walcrypt", "drain_timeout", SETTING_MS, GLOBAL(drain_timeout_ms), "60s", 0, 86400000,
@@ -148,6 +149,9 @@ const struct settings_option settings_options[] = {
     {"node", "fence", SETTING_TEXT, NODE(fence), NULL, 0, 0,
      "command that keeps the server from coming up as a primary, or lets it: %a, or a word behind it, becomes on or "
      "off; default: standby.signal in datadir"},
+    {"node", "keys", SETTING_TEXT, NODE(keys), NULL, 0, 0,
+     "command that changes the keys of the server's directory when that is elsewhere: %a, or a word behind it, becomes "
+     "sync or reencrypt; WALCRYPT_KEYSET is the folder with the keys that it shall have"},
     {"node", "control_conninfo", SETTING_TEXT, NODE(control_conninfo), NULL, 0, 0,
      "libpq connection string for the SQL of switchover, rotate and failover; default: conninfo, database postgres"},
     {"node", "upstream", SETTING_NAME, NODE(upstream), NULL, 0, 0,

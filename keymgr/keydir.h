@@ -4,11 +4,12 @@
  *   live/relation.wkey, wal.wkey, wal-<epoch>.wkey, keyset.json    (docs/formats/keydir.md)
  *   live/kek.wrapped       the cluster key, where an envelope provider wraps it
  *   new/, old/ only while a change is under way
- * keyset.json is authenticated by HMAC-SHA256 under HKDF(cluster key, "walcrypt keyset mac v1") over, for every file of
- * live/ sorted by name: name length (u32 LE), name, data length (u32 LE), bytes; keyset.json itself enters with its
- * "mac" member's value empty. Four different errors: wrong cluster key (ERR_WRONG_KEY), damaged or swapped file
- * (ERR_DAMAGED, names the file), missing file (ERR_FAILED, os_errno ENOENT, names it), provider unreachable
- * (ERR_UNREACHABLE, from kek_fetch).
+ * keyset.json is authenticated by HMAC-SHA256 under HKDF(cluster key, "walcrypt keyset mac v1") over, for it and every
+ * .wkey file of live/ sorted by name: name length (u32 LE), name, data length (u32 LE), bytes; keyset.json itself
+ * enters with its "mac" member's value empty. What else lies there (kek.wrapped, a key command's files) is not in it:
+ * it either leads to this cluster key or to another. Four different errors: wrong cluster key (ERR_WRONG_KEY), damaged
+ * or swapped file (ERR_DAMAGED, names the file), missing file (ERR_FAILED, os_errno ENOENT, names it), provider
+ * unreachable (ERR_UNREACHABLE, from kek_fetch).
  */
 #ifndef KEYMGR_KEYDIR_H
 #define KEYMGR_KEYDIR_H

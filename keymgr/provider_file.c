@@ -30,6 +30,9 @@ file_fetch(const char *path, const struct kek_conf *conf, struct kek *kek, struc
 	snprintf(what, sizeof(what), "cluster key file \"%s\"", path);
 	if (text != NULL && secretfile_read(path, "cluster key file", text, FILE_TEXT_MAX, &len, err) == 0)
 		result = provider_parse_key(text, len, false, what, kek, err);
+	else if (text != NULL && err->os_errno == ENOENT)
+		err_hint(err,
+		         "If it is lost, put its copy back; without one, keys of a walcrypt-ctl key backup open without it.");
 	secmem_free(text);
 	return result;
 }

@@ -159,15 +159,19 @@ static int
 take_pages(void *arg, uint8_t *pages, size_t n, struct err *err)
 {
 	struct backupstage *b = arg;
+	const struct backupstage_hooks *hooks = &b->conf.hooks;
 	struct page_at at = b->file.at;
+	uint8_t *to;
 	int rc, paused = 0;
 
 	if (b->kind == MEMBER_RELATION) {
 		at.block = b->block;
 		b->block += (uint32_t)n;
-		if (relrekey_pages(b->relrekey, &at, pages, (uint32_t)n, err) != 0)
+		if ((to = hooks->room == NULL ? NULL : hooks->room(hooks->arg, n * PAGE_LEN)) == NULL)
+			to = pages;
+		if (relrekey_pages(b->relrekey, &at, pages, to, (uint32_t)n, err) != 0)
 			return -1;
-		return memberout_data(&b->out, pages, n * PAGE_LEN, err);
+		return memberout_data(&b->out, to, n * PAGE_LEN, err);
 	}
 	if (b->kind == MEMBER_INCREMENTAL && incrfile_pages(&b->incrfile, b->relrekey, pages, n, err) != 0)
 		return -1;

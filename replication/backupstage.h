@@ -32,6 +32,9 @@ struct backupstage_file {
 
 struct backupstage_hooks {
 	void *arg;
+	/* Where the next len bytes of a file will stand if they go on as one chunk: they are put there, which saves a copy.
+	 * NULL, or returned NULL: no such place. */
+	uint8_t *(*room)(void *arg, size_t len);
 	/* The upstream's keyset.json, at the end of the main archive when there is none: text NULL. May stop the backup by
 	 * -1. */
 	int (*on_keyset)(void *arg, const uint8_t *text, size_t len, struct err *err);

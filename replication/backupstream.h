@@ -32,5 +32,8 @@ int backupstream_finish(struct backupstream *b, struct err *err);
  * caller's.
  */
 struct stage *backupwriter_new(struct buffer *out, size_t high, struct err *err);
+/* Where in out the next CHUNK_TAR's data will stand, if it has len bytes and nothing else comes before: a chunk whose
+ * data lies there is not copied. NULL when it would not be one message, or out has a fault. */
+uint8_t *backupwriter_room(struct buffer *out, size_t len);
 
 #endif

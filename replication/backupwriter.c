@@ -11,6 +11,17 @@ struct backupwriter {
 	size_t high;
 };
 
+/* Of a CopyData message, before the data. */
+#define HEAD_LEN (MESSAGE_HEAD_LEN + 1)
+
+uint8_t *
+backupwriter_room(struct buffer *out, size_t len)
+{
+	uint8_t *room = len <= BACKUPSTREAM_DATA_MAX ? buffer_reserve(out, HEAD_LEN + len) : NULL;
+
+	return room == NULL ? NULL : room + HEAD_LEN;
+}
+
 static int
 put_data(struct backupwriter *w, const uint8_t *data, size_t len, struct err *err)
 {
@@ -18,7 +29,10 @@ put_data(struct backupwriter *w, const uint8_t *data, size_t len, struct err *er
 		size_t n = len < BACKUPSTREAM_DATA_MAX ? len : BACKUPSTREAM_DATA_MAX, begun = message_begin(w->out, 'd');
 
 		buffer_put_u8(w->out, 'd');
-		buffer_put(w->out, data, n);
+		if (data == buffer_data(w->out) + buffer_len(w->out))
+			buffer_commit(w->out, n); /* made in backupwriter_room */
+		else
+			buffer_put(w->out, data, n);
 		if (message_end(w->out, begun, err) != 0)
 			return -1;
 		data += n;

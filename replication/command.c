@@ -18,64 +18,6 @@ command_free(struct command *cmd)
 	memset(cmd, 0, sizeof(*cmd));
 }
 
-const struct command_option *
-command_option(const struct command *cmd, const char *name)
-{
-	for (size_t i = 0; i < cmd->noptions; i++)
-		if (strcmp(cmd->options[i].name, name) == 0)
-			return &cmd->options[i];
-	return NULL;
-}
-
-/* Append an option; the same name twice is what command_check refuses. */
-static int
-add_option(struct command *cmd, const char *name, enum command_value kind, const char *value, struct err *err)
-{
-	struct command_option option = {.kind = kind}, *grown;
-
-	if (cmd->noptions == COMMAND_MAX_OPTIONS) {
-		err_set(err, ERR_FAILED, "replication command has more than %d options", COMMAND_MAX_OPTIONS);
-		return err_sqlstate(err, "42601");
-	}
-	if ((option.name = strdup(name)) == NULL || (value != NULL && (option.value = strdup(value)) == NULL) ||
-	    (grown = realloc(cmd->options, (cmd->noptions + 1) * sizeof(*grown))) == NULL) {
-		free(option.name);
-		free(option.value);
-		return err_nomem(err);
-	}
-	cmd->options = grown;
-	cmd->options[cmd->noptions++] = option;
-	return 0;
-}
-
-int
-command_set_option(struct command *cmd, const char *name, enum command_value kind, const char *value, struct err *err)
-{
-	struct command_option *option = (struct command_option *)command_option(cmd, name);
-	char *copy = NULL;
-
-	if (option == NULL)
-		return add_option(cmd, name, kind, value, err);
-	if (value != NULL && (copy = strdup(value)) == NULL)
-		return err_nomem(err);
-	free(option->value);
-	option->value = copy;
-	option->kind = kind;
-	return 0;
-}
-
-void
-command_drop_option(struct command *cmd, const char *name)
-{
-	struct command_option *option = (struct command_option *)command_option(cmd, name);
-
-	if (option == NULL)
-		return;
-	free(option->name);
-	free(option->value);
-	*option = cmd->options[--cmd->noptions];
-}
-
 static int
 take_text(struct command_scan *s, enum command_token token, char **to, struct err *err)
 {
@@ -163,17 +105,17 @@ parse_value(struct command_scan *s, struct command *cmd, const char *name, struc
 	int rc;
 
 	if (s->token == TOKEN_NAME)
-		rc = add_option(cmd, name, COMMAND_VALUE_WORD, s->text, err);
+		rc = command_add_option(cmd, name, COMMAND_VALUE_WORD, s->text, err);
 	else if (s->token == TOKEN_STRING)
-		rc = add_option(cmd, name, COMMAND_VALUE_STRING, s->text, err);
+		rc = command_add_option(cmd, name, COMMAND_VALUE_STRING, s->text, err);
 	else if (s->token == TOKEN_NUMBER) {
 		len = s->raw_len;
 		if ((value = strndup(s->raw, len)) == NULL)
 			return err_nomem(err);
-		rc = add_option(cmd, name, COMMAND_VALUE_NUMBER, value, err);
+		rc = command_add_option(cmd, name, COMMAND_VALUE_NUMBER, value, err);
 		free(value);
 	} else
-		return add_option(cmd, name, COMMAND_VALUE_NONE, NULL, err);
+		return command_add_option(cmd, name, COMMAND_VALUE_NONE, NULL, err);
 	return rc == 0 ? command_scan_next(s, err) : -1;
 }
 
@@ -236,8 +178,8 @@ parse_legacy(struct command_scan *s, struct command *cmd, const struct legacy *k
 		if (command_scan_next(s, err) != 0)
 			return -1;
 		if (l->kind == COMMAND_VALUE_NONE) {
-			if (add_option(cmd, l->name, l->value != NULL ? COMMAND_VALUE_STRING : COMMAND_VALUE_NONE, l->value, err) !=
-			    0)
+			if (command_add_option(cmd, l->name, l->value != NULL ? COMMAND_VALUE_STRING : COMMAND_VALUE_NONE, l->value,
+			                       err) != 0)
 				return -1;
 			continue;
 		}

@@ -73,6 +73,9 @@ int command_check(const struct command *cmd, struct err *err);
  */
 int command_write(const struct command *cmd, char **out, struct err *err);
 
+/* Append an option, whatever there is already: the same name twice is what command_check refuses. */
+int command_add_option(struct command *cmd, const char *name, enum command_value kind, const char *value,
+                       struct err *err);
 /* Set an option (added, or its value replaced) and take one away; name in lower case. For BASE_BACKUP:
  * "verify_checksums" false ... */
 int command_set_option(struct command *cmd, const char *name, enum command_value kind, const char *value,

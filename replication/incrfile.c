@@ -97,7 +97,7 @@ incrfile_pages(struct incrfile *f, struct relrekey *r, uint8_t *pages, size_t n,
 		if (f->npages - f->nheader >= f->nblocks)
 			return bad(err, "is longer than its header says");
 		at.block += f->blocks[f->npages - f->nheader];
-		if (relrekey_pages(r, &at, pages, 1, err) != 0)
+		if (relrekey_pages(r, &at, pages, pages, 1, err) != 0)
 			return -1;
 	}
 	return 0;

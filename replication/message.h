@@ -14,9 +14,7 @@
 #include "common/err.h"
 #include "replication/buffer.h"
 
-#define MESSAGE_STARTUP_MAX                                                                                            \
-	10000                         /* PostgreSQL's MAX_STARTUP_PACKET_LENGTH: what an unknown client may make us hold   \
-	                               */
+#define MESSAGE_STARTUP_MAX 10000 /* PostgreSQL's MAX_STARTUP_PACKET_LENGTH */
 #define MESSAGE_AUTH_MAX 1024     /* PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH: there are no others */
 #define MESSAGE_COMMAND_MAX 65536 /* a replication command with its options; a name has at most 63 bytes */
 #define MESSAGE_COPY_MAX 8192     /* status updates and feedback: under 50 bytes */

@@ -81,7 +81,7 @@ look(struct relrekey *r, const uint8_t *page, uint32_t block, struct err *err)
 }
 
 int
-relrekey_pages(struct relrekey *r, const struct page_at *at, uint8_t *pages, uint32_t n, struct err *err)
+relrekey_pages(struct relrekey *r, const struct page_at *at, uint8_t *pages, uint8_t *to, uint32_t n, struct err *err)
 {
 	for (uint32_t i = 0; i < n && r->from != NULL; i++) {
 		uint8_t *page = pages + (size_t)i * PAGE_LEN, *text = r->same ? r->page : page;
@@ -91,5 +91,9 @@ relrekey_pages(struct relrekey *r, const struct page_at *at, uint8_t *pages, uin
 		if (page_decrypt(r->from, &one, page, text, err) != 0 || look(r, text, one.block, err) != 0)
 			return -1;
 	}
-	return r->to == NULL ? 0 : page_encrypt_many(r->to, at, pages, pages, n, err);
+	if (r->to != NULL)
+		return page_encrypt_many(r->to, at, pages, to, n, err);
+	if (to != pages)
+		memcpy(to, pages, (size_t)n * PAGE_LEN);
+	return 0;
 }

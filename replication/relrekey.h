@@ -35,7 +35,9 @@ struct relrekey *relrekey_new(const struct relrekey_conf *conf, struct err *err)
 void relrekey_free(struct relrekey *r); /* NULL allowed */
 /* The backup's start, before the first page; 0 until then. */
 void relrekey_start(struct relrekey *r, uint64_t lsn);
-/* n pages in a row, the first at `at`, in place. ERR_WRONG_KEY when they do not open. */
-int relrekey_pages(struct relrekey *r, const struct page_at *at, uint8_t *pages, uint32_t n, struct err *err);
+/* n pages in a row, the first at `at`. What becomes of them is put to `to`: pages itself, or what shares nothing with
+ * it; then pages may be changed, too. ERR_WRONG_KEY when they do not open. */
+int relrekey_pages(struct relrekey *r, const struct page_at *at, uint8_t *pages, uint8_t *to, uint32_t n,
+                   struct err *err);
 
 #endif

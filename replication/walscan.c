@@ -3,13 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "replication/walrecord.h"
 #include "walcrypt/digest.h"
 #include "walcrypt/load.h"
 #include "walcrypt/pgfile.h"
 #include "walcrypt/wal.h"
 
+#define RECORD_HEADER_LEN WALRECORD_HEADER_LEN
 /* source: access/xlogrecord.h, XLogRecord */
-#define RECORD_HEADER_LEN 24
 #define RECORD_CRC_OFF 20
 #define RECORD_MAX_LEN (1020u * 1024 * 1024) /* XLogRecordMaxSize of 16 and later; 15 stays below it */
 #define RMGR_BUILTIN_MAX 21                  /* RM_LOGICALMSG_ID in 15 to 18 */
@@ -142,80 +143,22 @@ eat_header(struct walscan *w, const uint8_t *data, size_t len)
 }
 
 static int
-report(struct walscan *w, struct walscan_event *e, enum walscan_event_kind kind, struct err *err)
+report(const struct walscan *w, const struct walscan_event *e, struct err *err)
 {
-	e->kind = kind;
 	return w->conf.on_event == NULL ? 0 : w->conf.on_event(w->conf.arg, e, err);
 }
 
-/* Where a record without block references has its main data, when `need` bytes of it are in its beginning; else NULL.
- * source: xlogrecord.h */
-static const uint8_t *
-main_data(const struct walscan *w, const uint8_t *bytes, size_t need)
-{
-	size_t have = w->len < CAPTURE_LEN ? w->len : CAPTURE_LEN, at = RECORD_HEADER_LEN;
-
-	while (at < have) {
-		uint8_t id = bytes[at];
-		size_t skip = id == 255 ? 2 : id == 254 ? 5 : id == 253 ? 3 : id == 252 ? 5 : 0;
-
-		if (skip == 0)
-			return NULL;
-		at += skip;
-		if (id >= 254)
-			return at + need <= have ? bytes + at : NULL;
-	}
-	return NULL;
-}
-
+/* A record of those that say more than that they are there. */
 static int
-report_xlog(struct walscan *w, const uint8_t *bytes, struct walscan_event *e, struct err *err)
+report_more(struct walscan *w, const uint8_t *bytes, struct walscan_event *e, struct err *err)
 {
-	enum walscan_event_kind kind;
-	const uint8_t *data;
+	int told = walrecord_look(bytes, w->len < CAPTURE_LEN ? w->len : CAPTURE_LEN, e);
 
-	switch (e->info & 0xF0) {
-	case 0x00:
-		kind = WALSCAN_SHUTDOWN_CHECKPOINT;
-		break;
-	case 0x10:
-		kind = WALSCAN_ONLINE_CHECKPOINT;
-		break;
-	case 0x40:
+	if (told < 0)
+		return bad_record(w, err, "is too short for what it says to be");
+	if (told > 0 && e->kind == WALSCAN_SWITCH)
 		w->skip_to = w->end + (w->conf.segment_size - w->end % w->conf.segment_size) % w->conf.segment_size;
-		return report(w, e, WALSCAN_SWITCH, err);
-	case 0x90:
-		kind = WALSCAN_END_OF_RECOVERY;
-		break;
-	default:
-		return 0;
-	}
-	if ((data = main_data(w, bytes, 16)) == NULL)
-		return bad_record(w, err, "is too short for what it says to be");
-	/* source: catalog/pg_control.h CheckPoint, access/xlog_internal.h xl_end_of_recovery: eight bytes, then the two
-	 * timelines in both */
-	if (kind == WALSCAN_END_OF_RECOVERY)
-		e->time = (int64_t)load64(data);
-	else
-		e->redo = load64(data);
-	e->tli = load32(data + 8);
-	e->prev_tli = load32(data + 12);
-	return report(w, e, kind, err);
-}
-
-/* source: access/xact.h: XLOG_XACT_COMMIT and XLOG_XACT_COMMIT_PREPARED begin with the commit time */
-static int
-report_xact(struct walscan *w, const uint8_t *bytes, struct walscan_event *e, struct err *err)
-{
-	uint8_t op = e->info & 0x70;
-	const uint8_t *data;
-
-	if (op != 0x00 && op != 0x30)
-		return 0;
-	if ((data = main_data(w, bytes, 8)) == NULL)
-		return bad_record(w, err, "is too short for what it says to be");
-	e->time = (int64_t)load64(data);
-	return report(w, e, WALSCAN_COMMIT, err);
+	return told > 0 ? report(w, e, err) : 0;
 }
 
 /* The record is whole: bytes are its beginning, as much as is captured of any; w->crc is of those from 24 on. */
@@ -232,8 +175,10 @@ end_record(struct walscan *w, const uint8_t *bytes, struct err *err)
 	w->last = w->record;
 	w->end = w->skip_to = e.end;
 	w->records++;
-	if ((e.rmid == 0 && report_xlog(w, bytes, &e, err) != 0) || (e.rmid == 1 && report_xact(w, bytes, &e, err) != 0) ||
-	    report(w, &e, WALSCAN_RECORD, err) != 0)
+	if (walrecord_is_told(e.rmid) && report_more(w, bytes, &e, err) != 0)
+		return -1;
+	e.kind = WALSCAN_RECORD;
+	if (report(w, &e, err) != 0)
 		return -1;
 	w->record = 0;
 	return 0;
