@@ -42,6 +42,7 @@ struct authquery {
 	struct errands *errands;
 	int wake;              /* readable when stopping */
 	pthread_mutex_t mutex; /* of the memory */
+	struct site *site;     /* whose answers are remembered; NULL: the first one's */
 	struct memory memory[REMEMBERED];
 	struct verifier like;
 	bool has_like;
@@ -73,6 +74,14 @@ remembered(struct authquery *q, const char *user)
 	return oldest;
 }
 
+/* Mutex held. What a session of before a reload asks, it asks as that configuration says: others must not be answered
+ * so. */
+static bool
+is_of_now(const struct authquery *q, const struct site *site)
+{
+	return q->site == NULL || q->site == site;
+}
+
 enum authquery_answer
 authquery_find(struct authquery *q, const struct site *site, const char *user, struct verifier *v)
 {
@@ -81,7 +90,7 @@ authquery_find(struct authquery *q, const struct site *site, const char *user, s
 
 	pthread_mutex_lock(&q->mutex);
 	m = remembered(q, user);
-	if (m->used && strcmp(m->user, user) == 0 &&
+	if (is_of_now(q, site) && m->used && strcmp(m->user, user) == 0 &&
 	    clock_now_ms() - m->when_ms < (int64_t)site->settings->auth_cache_s * 1000) {
 		answer = m->found ? AUTHQUERY_FOUND : AUTHQUERY_NONE;
 		*v = m->verifier;
@@ -96,16 +105,18 @@ remember(struct authquery *q, const struct lookup *l)
 	struct memory *m;
 
 	pthread_mutex_lock(&q->mutex);
-	m = remembered(q, l->user);
-	secmem_wipe(m, sizeof(*m));
-	snprintf(m->user, sizeof(m->user), "%s", l->user);
-	m->used = true;
-	m->found = l->answer == AUTHQUERY_FOUND;
-	m->verifier = l->verifier;
-	m->when_ms = clock_now_ms();
-	if (m->found) {
-		q->like = l->verifier;
-		q->has_like = true;
+	if (is_of_now(q, l->site)) {
+		m = remembered(q, l->user);
+		secmem_wipe(m, sizeof(*m));
+		snprintf(m->user, sizeof(m->user), "%s", l->user);
+		m->used = true;
+		m->found = l->answer == AUTHQUERY_FOUND;
+		m->verifier = l->verifier;
+		m->when_ms = clock_now_ms();
+		if (m->found) {
+			q->like = l->verifier;
+			q->has_like = true;
+		}
 	}
 	pthread_mutex_unlock(&q->mutex);
 }
@@ -123,11 +134,16 @@ authquery_doubt(struct authquery *q, const char *user)
 }
 
 void
-authquery_forget(struct authquery *q)
+authquery_forget(struct authquery *q, struct site *site)
 {
+	struct site *old;
+
 	pthread_mutex_lock(&q->mutex);
 	secmem_wipe(q->memory, sizeof(q->memory));
+	old = q->site;
+	q->site = site_ref(site);
 	pthread_mutex_unlock(&q->mutex);
+	site_unref(old);
 }
 
 bool
@@ -231,6 +247,15 @@ query(struct authquery *q, const struct lookup *l, int64_t until_ms)
 	}
 }
 
+/* The server has no such characters, so it has no such user. */
+static bool
+cannot_be(const PGresult *res)
+{
+	const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	return state != NULL && strcmp(state, "22021") == 0;
+}
+
 static void
 resolve(struct errand *e)
 {
@@ -252,7 +277,7 @@ resolve(struct errand *e)
 		if (call(q, l->site->settings, until_ms))
 			res = query(q, l, until_ms);
 	}
-	if (PQresultStatus(res) != PGRES_TUPLES_OK) {
+	if (PQresultStatus(res) != PGRES_TUPLES_OK && !cannot_be(res)) {
 		const char *why = res != NULL ? PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) : NULL;
 
 		if (why == NULL)
@@ -331,6 +356,7 @@ authquery_free(struct authquery *q)
 		return;
 	errands_free(q->errands);
 	hang_up(q);
+	site_unref(q->site);
 	close(q->wake);
 	pthread_mutex_destroy(&q->mutex);
 	secmem_wipe(q, sizeof(*q));

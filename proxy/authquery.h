@@ -31,8 +31,8 @@ struct lookup *authquery_ask(struct authquery *q, struct worker *worker, struct 
 void lookup_drop(struct lookup *l); /* in the worker's thread; NULL allowed */
 /* A proof did not fit: what is remembered of the user may be old. */
 void authquery_doubt(struct authquery *q, const char *user);
-/* After a reload: nothing is remembered. */
-void authquery_forget(struct authquery *q);
+/* After a reload: nothing is remembered, and from now on only what this site's sessions ask. */
+void authquery_forget(struct authquery *q, struct site *site);
 /* The look of the verifiers there, for mocks; false when none has been seen. */
 bool authquery_like(struct authquery *q, struct verifier *v);
 

@@ -116,14 +116,23 @@ on_fault(void *arg, const char *path, uint32_t block, uint16_t stored, uint16_t 
 {
 	struct session *s = arg;
 	struct backup *b = s->backup;
-	struct err *fault = &b->fault[b->faults];
+	struct err *fault;
 
 	if (b->faults++ >= FAULTS_SHOWN)
 		return;
+	fault = &b->fault[b->faults - 1];
 	err_set(fault, ERR_DAMAGED,
 	        "checksum verification failed in file \"%s\", block %" PRIu32 ": calculated %X but expected %X", path,
 	        block, calculated, stored);
 	session_log_err(s, LOG_WARNING, fault);
+}
+
+static uint8_t *
+room(void *arg, size_t len)
+{
+	struct session *s = arg;
+
+	return backupwriter_room(&s->out, len);
 }
 
 /* From the far end back. */
@@ -144,7 +153,7 @@ chain_make(struct session *s, struct err *err)
 	                                .verify = b->wants.verify_checksums && upstream_facts(s->up)->checksums,
 	                                .checksums = b->wants.checksums,
 	                                .mtime = (uint64_t)time(NULL),
-	                                .hooks = {s, on_keyset, on_fault}};
+	                                .hooks = {s, room, on_keyset, on_fault}};
 	struct stage *next;
 	int rc = -1;
 
@@ -159,7 +168,7 @@ chain_make(struct session *s, struct err *err)
 			goto out;
 		conf.spool = b->spool;
 	}
-	if ((next = backupwriter_new(&s->out, SESSION_OUT_HIGH, err)) == NULL)
+	if ((next = backupwriter_new(&s->out, SESSION_BULK_HIGH, err)) == NULL)
 		goto out;
 	if (b->wants.manifest && chained(&next, manifest_new(b->wants.checksums, b->spool, next, err)) != 0)
 		goto out;
@@ -197,7 +206,7 @@ backup_copy(struct session *s, uint8_t *data, size_t len)
 
 	s->card.backup_done += len;
 	if (s->backup->stream == NULL)
-		rc = message_copy_data(&s->out, data, len, &err) != 0 ? -1 : buffer_len(&s->out) > SESSION_OUT_HIGH;
+		rc = message_copy_data(&s->out, data, len, &err);
 	else
 		rc = backupstream_push(s->backup->stream, data, len, &err);
 	if (rc < 0) {
@@ -215,7 +224,7 @@ backup_copy_end(struct session *s, bool waits, const PGresult *first)
 	struct err err = {0};
 
 	(void)waits;
-	upstream_bulk(s->up, false);
+	session_bulk(s, false);
 	if (first != NULL && PQresultStatus(first) == PGRES_FATAL_ERROR)
 		return; /* passed on as it comes */
 	if ((b->stream != NULL && backupstream_finish(b->stream, &err) != 0) || message_copy_done(&s->out, &err) != 0) {
@@ -324,7 +333,7 @@ backup_result(struct session *s, PGresult *res)
 	else if (status == PGRES_COPY_OUT && s->state == SESSION_COMMAND) {
 		session_move(s, SESSION_BACKUP);
 		s->card.backup_since = time(NULL);
-		upstream_bulk(s->up, true);
+		session_bulk(s, true);
 		session_pass(s, res);
 	} else if (status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
 		PQclear(res);

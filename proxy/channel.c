@@ -103,12 +103,12 @@ channel_read(struct channel *c, void *to, size_t len)
 ssize_t
 channel_write(struct channel *c, const void *from, size_t len)
 {
+	bool wants_write = c->wants_write;
 	size_t done = 0, n;
 	int rc = 1;
 
 	if (c->ssl == NULL)
 		return send(c->fd, from, len, MSG_NOSIGNAL);
-	c->wants_write = false;
 	while (done < len) {
 		ERR_clear_error();
 		errno = 0;
@@ -116,9 +116,12 @@ channel_write(struct channel *c, const void *from, size_t len)
 			break;
 		done += n;
 	}
-	if (rc == 1)
+	if (rc != 1)
+		rc = trouble(c, rc);
+	/* its own goes first; what is left of the caller's the caller knows */
+	c->wants_write = wants_write && done == 0;
+	if (done == len)
 		return (ssize_t)done;
-	rc = trouble(c, rc);
 	return done > 0 && (rc == 0 || errno == EAGAIN) ? (ssize_t)done : rc;
 }
 

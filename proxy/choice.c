@@ -173,6 +173,22 @@ on_notice(void *owner, const PGresult *res)
 static const struct upstream_handler handler = {on_ready,    on_failed,  on_result, on_copy,
                                                 on_copy_end, on_flushed, on_notice};
 
+/* A primary that is asked for under its own name, as for a base backup of it. */
+static void
+hint_itself(const struct choice *choice, struct err *err)
+{
+	const char *name = choice->node->settings->name;
+	struct upstream_view own;
+
+	upstreams_look(choice->upstreams, name, &own);
+	if (err->hint[0] != '\0' || own.facts.version == 0 || own.facts.standby || own.useless)
+		return;
+	err_hint(err,
+	         "\"%s\" was the primary when it was asked last, and no node is its own upstream: take a backup of it as "
+	         "another node or as a profile.",
+	         name);
+}
+
 /* Of those that fit, the one on the highest timeline; NULL with err set when none may be taken. */
 static struct candidate *
 best(struct choice *choice, struct err *err)
@@ -207,8 +223,10 @@ best(struct choice *choice, struct err *err)
 		if (f->tli > g->tli)
 			found = c;
 	}
-	if (found == NULL)
+	if (found == NULL) {
 		*err = choice->fault;
+		hint_itself(choice, err);
+	}
 	return found;
 }
 

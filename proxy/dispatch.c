@@ -214,7 +214,10 @@ on_copy_end(void *owner, bool waits, const PGresult *first)
 static void
 on_flushed(void *owner)
 {
-	session_process(owner);
+	struct session *s = owner;
+
+	session_process(s);
+	worker_touch(s->worker, s); /* there is room again: TLS may hold what did not fit */
 }
 
 static void

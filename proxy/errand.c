@@ -61,7 +61,8 @@ run(void *arg)
 		if ((q->first = e->next) == NULL)
 			q->last = &q->first;
 		pthread_mutex_unlock(&q->mutex);
-		e->kind->run(e);
+		if (e->refs > 1) /* its owner has not dropped it */
+			e->kind->run(e);
 		worker_post(e->worker, deliver, e);
 	}
 }

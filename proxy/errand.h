@@ -13,7 +13,7 @@ struct worker;
 struct errand;
 
 struct errand_kind {
-	void (*run)(struct errand *e);     /* in the thread */
+	void (*run)(struct errand *e);     /* in the thread; not when it was dropped before its turn */
 	void (*deliver)(struct errand *e); /* in the worker's thread, when the owner still waits */
 	void (*free)(struct errand *e);
 };

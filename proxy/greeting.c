@@ -26,11 +26,17 @@ greeted(struct session *s)
 {
 	struct err err = {0};
 	uint32_t pid = s->up == NULL ? 0 : (uint32_t)upstream_facts(s->up)->pid;
-	int rc;
-
 	/* the upstream's pid, because clients name temporary slots after it; a key of our own */
-	s->card.key_len = s->startup.minor >= 2 ? REGISTRY_KEY_MAX : 4;
-	rc = random_bytes(s->card.key, s->card.key_len, &err);
+	size_t key_len = s->startup.minor >= 2 ? REGISTRY_KEY_MAX : 4;
+	uint8_t key[REGISTRY_KEY_MAX];
+	int rc = random_bytes(key, key_len, &err);
+
+	if (rc == 0) {
+		registry_lock(&s->proxy->registry);
+		memcpy(s->card.key, key, key_len);
+		s->card.key_len = key_len;
+		registry_unlock(&s->proxy->registry);
+	}
 	if (rc == 0 && s->up != NULL)
 		rc = encode_parameters(&s->out, upstream_conn(s->up), &err);
 	if (rc == 0 && s->up == NULL)
@@ -39,7 +45,7 @@ greeted(struct session *s)
 		             message_parameter_status(&s->out, "client_encoding", "UTF8", &err) != 0
 		         ? -1
 		         : 0;
-	if (rc != 0 || message_backend_key(&s->out, pid, s->card.key, s->card.key_len, &err) != 0 ||
+	if (rc != 0 || message_backend_key(&s->out, pid, key, key_len, &err) != 0 ||
 	    message_ready(&s->out, 'I', &err) != 0) {
 		session_drop(s, &err);
 		return;
@@ -146,7 +152,7 @@ refresh(struct session *s, struct err *err)
 	site_unref(s->site);
 	s->site = site;
 	s->node = node;
-	return identify_permit(s, err);
+	return identify_user(s, err) != 0 ? -1 : identify_permit(s, err);
 }
 
 void

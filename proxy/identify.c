@@ -4,6 +4,7 @@
  * one.
  */
 #include <string.h>
+#include <strings.h>
 
 #include "proxy/session_intern.h"
 #include "replication/startup_options.h"
@@ -85,7 +86,7 @@ console_user(struct session *s, struct err *err)
 		return 0;
 	err_set(err, ERR_REFUSED, "user \"%s\" may not use walcrypt's console", s->startup.user);
 	err_sqlstate(err, "42501");
-	return err_hint(err, "List the user in admin_users or stats_users.");
+	return err_hint(err, "List the user in admin_users or stats_users, and have the proxy read them (SIGHUP).");
 }
 
 /* On a port of a node's own: who may be taken for it. */
@@ -158,6 +159,22 @@ identify_permit(const struct session *s, struct err *err)
 	return err_hint(err, "If that is meant, set allow_clear = on in its section.");
 }
 
+/* The upstream answers under its conninfo's role, which for base backups may read settings that hold passwords, as
+ * primary_conninfo. Who may take base backups gets the files that they stand in; who may not is shown what
+ * pg_receivewal and a proxy behind this one ask, and what every client is told. */
+static bool
+is_harmless(const char *setting)
+{
+	static const char *const names[] = {
+	    "wal_segment_size", "data_directory_mode", "block_size",     "wal_block_size",     "segment_size",
+	    "data_checksums",   "wal_sender_timeout",  "server_version", "server_version_num", "in_hot_standby"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcasecmp(setting, names[i]) == 0)
+			return true;
+	return false;
+}
+
 int
 identify_command(const struct session *s, struct err *err)
 {
@@ -178,5 +195,10 @@ identify_command(const struct session *s, struct err *err)
 			err_sqlstate(err, "42501");
 			return err_hint(err, "allow_commands of its section has no \"%s\".", needs[i].word);
 		}
+	if (s->command.kind == COMMAND_SHOW && (n->commands & SETTINGS_BACKUP) == 0 && !is_harmless(s->command.name)) {
+		err_set(err, ERR_REFUSED, "\"%s\" may not see the upstream's setting \"%s\"", n->name, s->command.name);
+		err_sqlstate(err, "42501");
+		return err_hint(err, "allow_commands of its section has no \"backup\".");
+	}
 	return 0;
 }

@@ -81,8 +81,12 @@ keylist_make(const struct site *site, struct timelines *timelines, size_t *n, st
 		err_nomem(err);
 		return NULL;
 	}
-	for (size_t i = 0; i < site->settings->nnodes; i++)
-		if (site_keys(&site->nodes[i]) != NULL && !seen(site, i))
+	for (size_t i = 0; i < site->settings->nnodes; i++) {
+		const struct site_keys *keys = site_keys(&site->nodes[i]);
+
+		/* some may have been made since they were counted, and find no room: they are in the next list */
+		if (keys != NULL && !seen(site, i) && 2 + keys->info.nepochs <= room - *n)
 			*n += keyset_list(site, i, timelines, list + *n);
+	}
 	return list;
 }

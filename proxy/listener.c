@@ -125,12 +125,13 @@ static int
 listen_tcp(struct listener *l, const char *name, const char *addr, int number, struct err *err)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list = NULL;
+	bool all = strcmp(addr, "*") == 0;
 	char port[16];
 	size_t n = 0;
 	int rc;
 
 	snprintf(port, sizeof(port), "%d", number);
-	if ((rc = getaddrinfo(addr, port, &hints, &list)) != 0) {
+	if ((rc = getaddrinfo(all ? NULL : addr, port, &hints, &list)) != 0) {
 		err_set(err, ERR_USAGE, "could not resolve listen_addr \"%s\": %s", addr, gai_strerror(rc));
 		return err_hint(err, "Give a numeric address, as 127.0.0.1.");
 	}

@@ -137,7 +137,9 @@ seats(struct registry *r, size_t *n, struct err *err)
 	for (const struct card *c = r->first; list != NULL && c != NULL; c = c->next) {
 		struct seat *s = &list[(*n)++];
 
-		memcpy(s->node, c->node, sizeof(s->node));
+		/* until it has authenticated its name is whatever a stranger says: no label */
+		if (c->admitted)
+			memcpy(s->node, c->node, sizeof(s->node));
 		s->state = c->state;
 		s->id = c->id;
 		s->backup = c->backup_since != 0;
@@ -167,7 +169,8 @@ put_sessions(struct buffer *out, struct proxy *p, struct err *err)
 	if (list == NULL)
 		return -1;
 	qsort(list, n, sizeof(*list), by_seat);
-	head(out, "walcrypt_sessions", "gauge", "Sessions of a node or profile in a state.");
+	head(out, "walcrypt_sessions", "gauge",
+	     "Sessions of a node or profile in a state; without a name: of the console, and not authenticated.");
 	for (size_t i = 0, same; i < n; i += same) {
 		for (same = 1; i + same < n && by_seat(&list[i], &list[i + same]) == 0;)
 			same++;

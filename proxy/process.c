@@ -13,9 +13,11 @@
 int
 process_seal(struct err *err)
 {
-	const struct rlimit none = {0, 0};
+	/* 0 says nothing to a program that cores are piped to (core(5)); 1 is what Linux takes for none there, too. Where
+	 * none is the most that is allowed, it stays so. */
+	const struct rlimit none = {1, 1}, zero = {0, 0};
 
-	if (setrlimit(RLIMIT_CORE, &none) != 0)
+	if (setrlimit(RLIMIT_CORE, &none) != 0 && setrlimit(RLIMIT_CORE, &zero) != 0)
 		return err_os(err, errno, "could not turn core dumps off");
 	return secmem_init(SECMEM_LEN, err) != 0 || secmem_hook_openssl(err) != 0 ? -1 : 0;
 }

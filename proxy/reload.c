@@ -130,7 +130,7 @@ take(struct reload *r)
 	log_set_level(r->site->settings->log_level);
 	log_set_json(r->site->settings->log_json);
 	limits_set(p->limits, r->site->settings);
-	authquery_forget(p->authquery);
+	authquery_forget(p->authquery, r->site);
 	proxy_set_site(p, site_ref(r->site));
 	/* keys that were made while the new one was read */
 	site_adopt(r->site, old);

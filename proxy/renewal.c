@@ -36,15 +36,6 @@ struct renewal {
 	size_t nkeks;
 };
 
-static bool
-is_used(const struct settings *s, const struct settings_kek *k)
-{
-	for (size_t i = 0; i < s->nnodes; i++)
-		if (s->nodes[i].kek != NULL && strcmp(s->nodes[i].kek, k->name) == 0)
-			return true;
-	return false;
-}
-
 static void
 failed(struct renewal_kek *state, const struct settings_kek *k, const struct err *err)
 {
@@ -99,7 +90,7 @@ round_run(struct renewal *r)
 			r->keks[i] = (struct renewal_kek){0};
 			snprintf(r->keks[i].name, sizeof(r->keks[i].name), "%s", s->keks[i].name);
 		}
-		if (!is_used(s, &s->keks[i]))
+		if (!settings_kek_used(s, &s->keks[i]))
 			continue;
 		if (r->keks[i].due_ms <= clock_now_ms())
 			keep(r, &r->keks[i], &s->keks[i]);

@@ -35,7 +35,7 @@ static const struct {
     [SESSION_BACKUP] = {"backup", BIT(SESSION_READY) | OUT, 0, NULL},
     [SESSION_UPLOAD] = {"upload", BIT(SESSION_READY) | OUT, 0, NULL},
     [SESSION_STREAM] = {"stream", BIT(SESSION_READY) | BIT(SESSION_DRAIN) | OUT, 0, NULL},
-    [SESSION_DRAIN] = {"drain", BIT(SESSION_READY) | OUT, 10, "the client did not end the stream in time"},
+    [SESSION_DRAIN] = {"drain", BIT(SESSION_READY) | OUT, 15, "the client did not end the stream in time"},
     [SESSION_CLOSING] = {"closing", BIT(SESSION_CLOSED), 5, NULL},
     [SESSION_CLOSED] = {"closed", 0, 0, NULL},
 };
@@ -55,8 +55,6 @@ limit_of(const struct session *s, enum session_state state)
 void
 session_move(struct session *s, enum session_state to)
 {
-	double limit_s;
-
 	if ((states[s->state].may_go & BIT(to)) == 0) {
 		session_log(s, LOG_FATAL, "no way from %s to %s", states[s->state].name, states[to].name);
 		abort();
@@ -66,17 +64,27 @@ session_move(struct session *s, enum session_state to)
 	s->card.state = states[to].name;
 	if ((BIT(to) & LOGIN) == 0) {
 		ev_timer_stop(s->loop, &s->limit);
-		if (s->counted)
+		/* who is told why it may not come in has its descriptor until it goes, and counts */
+		if (s->counted && to != SESSION_CLOSING)
 			limits_leave(s->proxy->limits, &s->peer);
-		s->counted = false;
+		s->counted = s->counted && to == SESSION_CLOSING;
 	}
-	if ((limit_s = limit_of(s, to)) > 0) {
-		ev_timer_set(&s->limit, limit_s, 0.);
-		ev_timer_start(s->loop, &s->limit);
-	}
+	session_is_heard(s);
 	silence_watch(s);
 	/* what came ahead may be for this state */
 	worker_touch(s->worker, s);
+}
+
+void
+session_is_heard(struct session *s)
+{
+	double limit_s = limit_of(s, s->state);
+
+	if (limit_s <= 0)
+		return;
+	ev_timer_stop(s->loop, &s->limit);
+	ev_timer_set(&s->limit, limit_s, 0.);
+	ev_timer_start(s->loop, &s->limit);
 }
 
 void
@@ -92,8 +100,15 @@ session_put(struct session *s)
 int
 session_pause(struct session *s)
 {
-	s->up_paused = s->up != NULL && buffer_len(&s->out) > SESSION_OUT_HIGH;
+	s->up_paused = s->up != NULL && buffer_len(&s->out) > (s->bulk ? SESSION_BULK_HIGH : SESSION_OUT_HIGH);
 	return s->up_paused;
+}
+
+void
+session_bulk(struct session *s, bool on)
+{
+	s->bulk = on;
+	upstream_bulk(s->up, on);
 }
 
 static bool
@@ -255,7 +270,7 @@ session_settle(struct session *s)
 	upstream_free(s->buried);
 	s->buried = NULL;
 	session_io_settle(s);
-	if (s->up_paused && buffer_len(&s->out) < SESSION_OUT_LOW) {
+	if (s->up_paused && buffer_len(&s->out) < (s->bulk ? SESSION_BULK_LOW : SESSION_OUT_LOW)) {
 		s->up_paused = false;
 		if (s->up != NULL)
 			upstream_resume(s->up);
@@ -266,7 +281,8 @@ session_settle(struct session *s)
 		return false;
 	}
 	s->touched = false;
-	if (s->buried != NULL)
+	/* a record of TLS may hold more than one read takes, and the socket says nothing of the rest */
+	if (s->buried != NULL || (channel_pending(&s->channel) && ev_is_active(&s->readable)))
 		worker_touch(s->worker, s);
 	return true;
 }

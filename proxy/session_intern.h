@@ -34,9 +34,14 @@
 /* Above high the upstream is not read until the client has taken all but low. max only a fault reaches. */
 #define SESSION_OUT_HIGH (256u << 10)
 #define SESSION_OUT_LOW (64u << 10)
+/* The same while much comes: fewer and larger goes cost everybody less. */
+#define SESSION_BULK_HIGH (1u << 20)
+#define SESSION_BULK_LOW (256u << 10)
 #define SESSION_OUT_MAX (4u << 20)
 /* What a client may have sent ahead. */
 #define SESSION_IN_HIGH (1u + 4u + MESSAGE_COMMAND_MAX) /* the longest message must fit */
+/* The same until it has authenticated. With what one read may add, an unknown client makes us hold 16 KiB. */
+#define SESSION_LOGIN_HIGH (4u + MESSAGE_STARTUP_MAX)
 
 enum session_state {
 	SESSION_STARTUP,
@@ -98,6 +103,7 @@ struct session {
 	struct upstream *up, *buried;    /* buried: closed, freed when the session is settled */
 	const struct site_node *up_node; /* up's node: its keyset is what up's files and WAL are under */
 	const struct session_mode *mode;
+	bool bulk;      /* much comes from up */
 	bool up_paused; /* it is not read until the client has taken some */
 	struct command command;
 	char *options;        /* of the startup packet, as they go upstream; NULL: none */
@@ -113,6 +119,8 @@ struct session {
 
 /* The only mover; logs, and sets the state's time limit. */
 void session_move(struct session *s, enum session_state to);
+/* The present state's time limit begins anew. */
+void session_is_heard(struct session *s);
 /* The one way out. why: told to the client as FATAL and logged; the upstream is gone at once. */
 void session_drop(struct session *s, const struct err *why);
 /* The client has gone, or said goodbye: nothing to tell. */
@@ -123,6 +131,8 @@ void session_leave(struct session *s, const char *why);
 void session_put(struct session *s);
 /* 1 when the upstream must pause, else 0: what a copy function returns. */
 int session_pause(struct session *s);
+/* Much comes from the upstream, a base backup or a stream that is behind; or no more. */
+void session_bulk(struct session *s, bool on);
 /* Handle what the client has sent and the state lets through. */
 void session_process(struct session *s);
 
@@ -199,6 +209,7 @@ void stream_free(struct stream *st);
 /* upload.c: UPLOAD_MANIFEST */
 void upload_begin(struct session *s);
 void upload_message(struct session *s, const struct message *m);
+bool upload_waits(const struct session *s); /* in SESSION_UPLOAD: for the client's next message */
 void upload_free(struct upload *u);
 
 /* backup.c: BASE_BACKUP */

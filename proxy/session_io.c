@@ -8,7 +8,12 @@
 void
 session_io_rearm(struct session *s)
 {
-	bool read = s->state != SESSION_CLOSED && message_reader_pending(&s->in) < SESSION_IN_HIGH;
+	/* at its end nothing is kept of what it sends */
+	bool room = s->state == SESSION_CLOSING ||
+	            message_reader_pending(&s->in) < (s->counted ? SESSION_LOGIN_HIGH : SESSION_IN_HIGH);
+	/* nor while TLS has something of its own to send: it takes nothing in then, and the socket would say so without end
+	 */
+	bool read = s->state != SESSION_CLOSED && room && !s->channel.wants_write;
 	bool write = s->state != SESSION_CLOSED && (buffer_len(&s->out) > 0 || s->channel.wants_write);
 
 	if (read)
@@ -67,6 +72,8 @@ write_out(struct session *s)
 	n = channel_write(&s->channel, buffer_data(&s->out), buffer_len(&s->out));
 	if (n > 0) {
 		buffer_consume(&s->out, (size_t)n);
+		if (buffer_len(&s->out) == 0 && !s->bulk && s->out.cap > SESSION_BULK_HIGH)
+			buffer_free(&s->out); /* who has caught up keeps nothing of it */
 		s->card.to_downstream += (uint64_t)n;
 		s->stats->sent += (uint64_t)n;
 	} else if (n <= 0 && errno != EAGAIN && errno != EINTR)
@@ -194,7 +201,7 @@ session_io_settle(struct session *s)
 	write_out(s);
 	if (s->state == SESSION_TLS)
 		shake_hands(s);
-	else if (channel_pending(&s->channel) && ev_is_active(&s->readable))
+	else if (s->channel.wants_write || (channel_pending(&s->channel) && ev_is_active(&s->readable)))
 		read_in(s);
 	farewell(s);
 }

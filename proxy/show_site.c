@@ -1,5 +1,6 @@
 /* show_site: the proxy itself, its nodes and its configuration. */
 #include <inttypes.h>
+#include <postgresql/libpq-fe.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -127,6 +128,24 @@ fill_version(struct table *t, struct proxy *p, const struct site *site, struct e
 
 const struct show show_version = {"VERSION", "the program's version", version_columns, fill_version};
 
+/* A connection string without its passwords, and without the keys that are as good as one (scram_client_key of libpq
+ * 18). */
+static void
+conninfo_cell(struct table *t, const char *conninfo)
+{
+	PQconninfoOption *options = conninfo != NULL ? PQconninfoParse(conninfo, NULL) : NULL;
+	char text[512] = "";
+	size_t used = 0;
+
+	for (const PQconninfoOption *o = options; o != NULL && o->keyword != NULL && used < sizeof(text); o++)
+		if (o->val != NULL)
+			used +=
+			    (size_t)snprintf(text + used, sizeof(text) - used, "%s%s=%s", used > 0 ? " " : "", o->keyword,
+			                     o->dispchar[0] == '*' || strncmp(o->keyword, "scram_", 6) == 0 ? "********" : o->val);
+	PQconninfoFree(options);
+	table_text(t, conninfo != NULL ? text : NULL);
+}
+
 /* A global option's value as text. Node and kek sections have their own view, SHOW NODES. */
 static void
 option_cell(struct table *t, const struct settings *set, const struct settings_option *o)
@@ -136,6 +155,10 @@ option_cell(struct table *t, const struct settings *set, const struct settings_o
 	char list[512] = "";
 	size_t used = 0;
 
+	if (field == &set->auth_conninfo) {
+		conninfo_cell(t, set->auth_conninfo);
+		return;
+	}
 	switch (o->kind) {
 	case SETTING_TEXT:
 	case SETTING_PATH:

@@ -13,8 +13,11 @@
 static double
 upstream_limit(const struct session *s)
 {
-	/* these two wait for a checkpoint, or for another session */
-	if (s->state == SESSION_COMMAND && (s->command.kind == COMMAND_BASE_BACKUP || s->command.kind == COMMAND_DROP_SLOT))
+	/* these wait for a checkpoint, or for another session */
+	if (s->state == SESSION_COMMAND && (s->command.kind == COMMAND_BASE_BACKUP ||
+	                                    s->command.kind == COMMAND_DROP_SLOT || s->command.kind == COMMAND_ALTER_SLOT))
+		return 0;
+	if (s->state == SESSION_UPLOAD)
 		return 0;
 	return s->up == NULL ? 0 : s->site->settings->wal_receiver_timeout_ms / 1000.0;
 }
@@ -22,6 +25,8 @@ upstream_limit(const struct session *s)
 static double
 client_limit(const struct session *s)
 {
+	if (s->state == SESSION_UPLOAD)
+		return upload_waits(s) ? s->site->settings->client_stall_timeout_ms / 1000.0 : 0;
 	return s->up == NULL || s->state != SESSION_STREAM ? 0 : upstream_facts(s->up)->wal_sender_timeout_ms / 1000.0;
 }
 
@@ -46,10 +51,11 @@ on_tick(struct ev_loop *loop, ev_timer *w, int revents)
 
 	(void)revents;
 	/* what a client sent ahead, and we have not taken, is no silence */
-	if (message_reader_pending(&s->in) >= SESSION_IN_HIGH)
+	if (message_reader_pending(&s->in) >= SESSION_IN_HIGH || (s->state == SESSION_UPLOAD && upstream_blocked(s->up)))
 		s->silence.client = now;
 	if ((limit = client_limit(s)) > 0 && now - s->silence.client >= limit) {
-		drop(s, STANDBY_CLIENT, "the client", limit, "wal_sender_timeout of the upstream");
+		drop(s, STANDBY_CLIENT, "the client", limit,
+		     s->state == SESSION_UPLOAD ? "client_stall_timeout" : "wal_sender_timeout of the upstream");
 		return;
 	}
 	if ((limit = upstream_limit(s)) <= 0 || s->up_paused)
@@ -80,7 +86,7 @@ silence_watch(struct session *s)
 	double up, client, tick;
 
 	silence_stop(s);
-	if (s->state != SESSION_COMMAND && s->state != SESSION_STREAM)
+	if (s->state != SESSION_COMMAND && s->state != SESSION_UPLOAD && s->state != SESSION_STREAM)
 		return;
 	up = upstream_limit(s);
 	client = client_limit(s);

@@ -6,7 +6,8 @@
  *              we do not read it ourselves, because the client is slow.
  *   client     while it is streamed to: after the upstream's own wal_sender_timeout. Before that the upstream asks for
  *              a reply, which we pass on, so a client that is there has answered; and an upstream that is not read
- *              because nobody takes what it sent could not tell us that it has given up.
+ *              because nobody takes what it sent could not tell us that it has given up. While it uploads a manifest:
+ *              after client_stall_timeout, but for the time in which the upstream takes nothing.
  *
  * In a base backup, and between commands, nothing need be said for a long time: there TCP finds out (tcp_keepalive).
  */

@@ -9,6 +9,7 @@
 #include "keymgr/audit.h"
 #include "keymgr/provider.h"
 #include "proxy/access.h"
+#include "walcrypt/secmem.h"
 
 static void
 keys_unref(struct site_keys *keys)
@@ -147,6 +148,7 @@ site_unref(struct site *site)
 	tls_free(site->tls);
 	userlist_free(site->users);
 	settings_free(site->settings);
+	secmem_wipe(site->mock, sizeof(site->mock));
 	free(site);
 }
 

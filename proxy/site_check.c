@@ -15,34 +15,27 @@
 #include "proxy/access.h"
 #include "proxy/site.h"
 
+/* Of [node NAME], or of [walcrypt] without a name. */
 static int
-check_conninfo(const struct settings *s, const struct settings_node *n, struct err *err)
+check_conninfo(const struct settings *s, const char *name, const char *option, const char *conninfo, struct err *err)
 {
 	/* libpq quotes the word that it does not understand: it may be half of a password */
-	bool secret = strstr(n->conninfo, "password") != NULL || strstr(n->conninfo, "://") != NULL;
+	bool secret = strstr(conninfo, "password") != NULL || strstr(conninfo, "://") != NULL;
 	PQconninfoOption *options;
 	char *why = NULL;
 
-	if ((options = PQconninfoParse(n->conninfo, &why)) != NULL) {
+	if ((options = PQconninfoParse(conninfo, &why)) != NULL) {
 		PQconninfoFree(options);
 		return 0;
 	}
 	if (why == NULL)
 		return err_nomem(err);
-	settings_error(s, "node", n->name, "conninfo", err, "conninfo is no connection string of libpq");
+	settings_error(s, name != NULL ? "node" : "walcrypt", name, option, err, "%s is no connection string of libpq",
+	               option);
 	why[strcspn(why, "\n")] = '\0';
 	err_detail(err, "%s", secret ? "What libpq says of it is not shown, because there is a password in it." : why);
 	PQfreemem(why);
 	return err_hint(err, "Write it as host=... port=... user=..., or as postgresql://user@host:port.");
-}
-
-static bool
-is_used(const struct settings *s, const struct settings_kek *k)
-{
-	for (size_t i = 0; i < s->nnodes; i++)
-		if (s->nodes[i].kek != NULL && strcmp(s->nodes[i].kek, k->name) == 0)
-			return true;
-	return false;
 }
 
 static int
@@ -59,13 +52,15 @@ check_uri(const struct settings *s, const struct settings_kek *k, struct err *er
 		err->class = why.class;
 		return why.hint[0] != '\0' ? err_hint(err, "%s", why.hint) : -1;
 	}
-	if (strncmp(k->uri, "file:", 5) != 0 || !is_used(s, k))
+	if (strncmp(k->uri, "file:", 5) != 0 || !settings_kek_used(s, k))
 		return 0;
 	path = k->uri + 5;
 	if (stat(path, &st) != 0) {
 		settings_error(s, "kek", k->name, "uri", err, "could not look at cluster key file \"%s\": %s", path,
 		               strerror(errno));
-		return err_hint(err, "walcrypt-ctl key init NAME --create-kek makes the file.");
+		return err_hint(
+		    err,
+		    "The first walcrypt-ctl key init NAME --create-kek makes the file; one that is lost comes from its copy.");
 	}
 	return S_ISREG(st.st_mode)
 	           ? 0
@@ -195,11 +190,14 @@ site_check(const struct settings *s, struct err *err)
 	        0 ||
 	    check_owner(s, err) != 0)
 		return -1;
+	if (s->auth_conninfo != NULL && check_conninfo(s, NULL, "auth_conninfo", s->auth_conninfo, err) != 0)
+		return -1;
 	for (size_t i = 0; i < s->nkeks; i++)
 		if (check_uri(s, &s->keks[i], err) != 0)
 			return -1;
 	for (size_t i = 0; i < s->nnodes; i++)
-		if ((s->nodes[i].conninfo != NULL && check_conninfo(s, &s->nodes[i], err) != 0) ||
+		if ((s->nodes[i].conninfo != NULL &&
+		     check_conninfo(s, s->nodes[i].name, "conninfo", s->nodes[i].conninfo, err) != 0) ||
 		    (s->nodes[i].keyset != NULL && check_keyset(s, &s->nodes[i], err) != 0))
 			return -1;
 	return check_access(s, err);

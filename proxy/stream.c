@@ -127,9 +127,8 @@ stream_copy_end(struct session *s, bool waits, const PGresult *first)
 	ExecStatusType status = first == NULL ? PGRES_EMPTY_QUERY : PQresultStatus(first);
 	struct err err = {0};
 
-	if (st->behind)
-		upstream_bulk(s->up, false);
-	st->behind = false;
+	if (s->bulk)
+		session_bulk(s, false);
 	if (status == PGRES_FATAL_ERROR)
 		return; /* passed on as it comes */
 	st->server_done = true;
@@ -162,6 +161,7 @@ client_done(struct session *s)
 	struct err err = {0};
 
 	st->client_done = true;
+	session_is_heard(s);
 	stream_ended(s, STANDBY_CLIENT, "the client ended the stream");
 	if (st->server_shut)
 		say_shut(s);
@@ -191,6 +191,8 @@ stream_message(struct session *s, const struct message *m)
 		session_drop(s, &err);
 		return;
 	}
+	/* the end that waits for it may still be far behind what a slow link brings */
+	session_is_heard(s);
 	if (msg.kind == COPYMSG_STATUS) {
 		s->stream->status = msg;
 		s->stream->at.write = msg.write;
@@ -240,12 +242,10 @@ pass_copydata(struct session *s, const uint8_t *data, size_t len)
 static void
 see_how_far(struct session *s, const struct copymsg *m)
 {
-	struct stream *st = s->stream;
 	uint64_t here = m->start + m->len, left = m->end > here ? m->end - here : 0;
 
-	if (st->behind ? left < BEHIND_END : left >= BEHIND_BEGIN) {
-		st->behind = !st->behind;
-		upstream_bulk(s->up, st->behind);
+	if (s->bulk ? left < BEHIND_END : left >= BEHIND_BEGIN) {
+		session_bulk(s, !s->bulk);
 		session_log(s, LOG_DEBUG, "the stream is %u MiB behind", (unsigned)(left >> 20));
 	}
 }
@@ -317,6 +317,9 @@ begun(struct session *s, PGresult *res)
 	message_reader_phase(&s->in, MESSAGE_COPY);
 	session_move(s, SESSION_STREAM);
 	session_pass(s, res);
+	/* it was let finish a command when the stop began; a stream would go on */
+	if (worker_stops(s->worker))
+		session_stop(s, WORKER_DRAIN);
 }
 
 static void

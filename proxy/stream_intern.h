@@ -33,7 +33,6 @@ struct stream {
 	struct walsink *sink;
 	struct stage *chain;
 	uint64_t first; /* what the client asked for; what comes before is not for it */
-	bool behind;    /* the upstream has much more */
 	bool client_done, server_done;
 	bool server_shut; /* the upstream ended without CopyDone: it shuts down */
 };

@@ -24,6 +24,12 @@ upload_free(struct upload *u)
 	free(u);
 }
 
+bool
+upload_waits(const struct session *s)
+{
+	return !s->upload->ended;
+}
+
 /* May what is uploaded be the beginning of this session's backups? */
 static int
 check(const struct session *s, struct err *err)

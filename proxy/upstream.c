@@ -23,17 +23,21 @@ upstream_fail(struct upstream *u, const struct err *err)
 	u->handler->failed(u->owner, &copy);
 }
 
-/* libpq's message, of one line, as the detail. */
+/* libpq's message, of one line, as the detail. Without what it asks back in a line of its own: details of several
+ * upstreams must fit into one. */
 int
 upstream_error(struct upstream *u, struct err *err, const char *what)
 {
+	static const char question[] = "\n\tIs the server running";
 	const char *message = u->parting[0] != '\0' ? u->parting : PQerrorMessage(u->conn);
 	size_t used = 0;
 
 	err_set(err, ERR_UNREACHABLE, "%s upstream \"%s\"", what, u->name);
 	err_sqlstate(err, "08006");
 	for (const char *p = message; *p != '\0' && used + 1 < sizeof(err->detail); p++) {
-		if (*p == '\n' && p[1] == '\0')
+		while (strncmp(p, question, sizeof(question) - 1) == 0)
+			p += 1 + strcspn(p + 1, "\n");
+		if (*p == '\0' || (*p == '\n' && p[1] == '\0'))
 			break;
 		err->detail[used++] = *p == '\n' || *p == '\t' ? ' ' : *p;
 	}
@@ -95,10 +99,11 @@ on_notice(void *arg, const PGresult *res)
 	struct upstream *u = arg;
 
 	const char *text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
 
 	if (u->state == UPSTREAM_BUSY || u->state == UPSTREAM_COPY)
 		u->handler->notice(u->owner, res);
-	else if (text != NULL)
+	else if (text != NULL && severity != NULL && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
 		/* libpq takes an error that nobody asked for, as a shutdown's, for a notice */
 		snprintf(u->parting, sizeof(u->parting), "%s", text);
 }

@@ -35,7 +35,7 @@ struct upstream {
 	bool bulk;      /* upstream_bulk */
 	unsigned widen; /* reads that may still enlarge libpq's buffer, while much comes */
 	unsigned dry;   /* reads since the last whole message */
-	size_t passed;  /* bytes of messages handed on by the last read */
+	size_t passed;  /* bytes of messages handed on since the last read */
 	size_t unread;  /* bytes received since the last whole message, about */
 	int timeout_ms;
 	ev_tstamp heard;

@@ -13,10 +13,10 @@
 #define BULK (16u << 10)
 #define BULK_READS 16
 /* While much comes over TCP, the kernel wakes us for this much, or we look after BULK_TICK_S. */
-#define BULK_LOWAT (256 << 10)
-/* Until one read hands on so much, libpq's buffer is made larger: of 256 KiB, which a WAL message needs, two just do
- * not fit in. It becomes 512 KiB, at most 1 MiB. */
-#define WIDE (256u << 10)
+#define BULK_LOWAT (512 << 10)
+/* Until one read hands on so much, libpq's buffer is made larger, from the 64 KiB or 256 KiB that a message needs to
+ * 1 MiB, at most 2 MiB. */
+#define WIDE (768u << 10)
 
 /* One step of what libpq holds; false when there is nothing more to do now. */
 static bool
@@ -211,8 +211,12 @@ upstream_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	(void)loop;
 	(void)revents;
 	do {
-		bool widen = u->bulk && u->widen > 0 && u->passed >= BULK;
+		bool widen;
 
+		/* by now all of the last read has been handed on, with a pause in between or without */
+		if (u->passed >= WIDE)
+			u->widen = 0;
+		widen = u->bulk && u->widen > 0 && u->passed >= BULK;
 		u->passed = 0;
 		consume(u);
 		if (widen) {
@@ -221,8 +225,6 @@ upstream_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 			consume(u);
 		}
 		upstream_pump(u);
-		if (u->passed >= WIDE)
-			u->widen = 0;
 		if (u->unread > PARTIAL_MAX && u->state != UPSTREAM_DEAD)
 			oversized(u);
 		/* in bulk, some reads together are one write downstream */
@@ -234,8 +236,11 @@ void
 upstream_on_tick(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct upstream *u = w->data;
+	int there = 0;
 
-	upstream_on_readable(loop, &u->read, revents);
+	/* that we look is no sign of life from the server; an end of the connection wakes the loop by itself */
+	if (ssl_pending(u) || ioctl(PQsocket(u->conn), FIONREAD, &there) != 0 || there > 0)
+		upstream_on_readable(loop, &u->read, revents);
 }
 
 void
@@ -256,4 +261,7 @@ upstream_resume(struct upstream *u)
 	u->paused = false;
 	u->heard = ev_now(u->loop);
 	upstream_pump(u);
+	/* what TLS took from the socket before the pause: the socket will not say so */
+	if (u->state != UPSTREAM_DEAD && !u->paused && !u->eof && ssl_pending(u))
+		upstream_on_readable(u->loop, &u->read, EV_READ);
 }

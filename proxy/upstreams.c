@@ -79,7 +79,8 @@ upstreams_failed(struct upstreams *t, const char *node, const struct err *why)
 	if ((e = make(t, node)) != NULL) {
 		e->view.failed = time(NULL);
 		e->view.useless = true;
-		memcpy(e->view.why, why->text, sizeof(e->view.why));
+		snprintf(e->view.why, sizeof(e->view.why), "%s%s%s", why->text, why->detail[0] != '\0' ? ": " : "",
+		         why->detail);
 	}
 	pthread_mutex_unlock(&t->mutex);
 }

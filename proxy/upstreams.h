@@ -14,7 +14,7 @@ struct upstream_view {
 	struct upstream_facts facts; /* version 0: never reached */
 	time_t seen;                 /* when it was reached last; 0: never */
 	time_t failed;               /* when it was of no use last; 0: never */
-	char why[256];               /* for what reason */
+	char why[800];               /* for what reason */
 	bool useless;                /* the last one to connect could not use it */
 };
 

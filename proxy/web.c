@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <jansson.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <signal.h>
@@ -17,7 +16,7 @@
 #include "common/log.h"
 #include "proxy/metrics.h"
 #include "proxy/page.h"
-#include "proxy/shows.h"
+#include "proxy/webjson.h"
 #include "walcrypt/base64.h"
 #include "walcrypt/digest.h"
 
@@ -84,91 +83,11 @@ failed(struct web *w, struct MHD_Connection *c, const struct err *err)
 	return say(w, c, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
 }
 
-/* Takes root. */
+/* Takes text. */
 static enum MHD_Result
-answer_json(struct web *w, struct MHD_Connection *c, json_t *root)
+answer_json(struct web *w, struct MHD_Connection *c, char *text, const struct err *err)
 {
-	char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
-
-	json_decref(root);
-	return answer(w, c, MHD_HTTP_OK, "application/json", text, text == NULL ? 0 : strlen(text), false);
-}
-
-static json_t *
-table_json(const struct table *t)
-{
-	json_t *list = json_array();
-
-	for (size_t row = 0; row < table_rows(t); row++) {
-		json_t *object = json_object();
-
-		for (size_t i = 0; i < t->columns; i++) {
-			const char *cell = table_cell(t, row, i);
-
-			json_object_set_new(object, t->names[i], cell == NULL ? json_null() : json_string(cell));
-		}
-		json_array_append_new(list, object);
-	}
-	return list;
-}
-
-/* What the console shows, table by table. */
-static enum MHD_Result
-get_status(struct web *w, struct MHD_Connection *c, const struct site *site)
-{
-	static const struct {
-		const char *member, *show;
-	} parts[] = {{"status", "STATUS"},     {"nodes", "NODES"}, {"sessions", "SESSIONS"}, {"standbys", "STANDBYS"},
-	             {"upstream", "UPSTREAM"}, {"keys", "KEYS"},   {"stats", "STATS"}};
-	json_t *root = json_object();
-	struct err err = {0};
-
-	json_object_set_new(root, "now", json_integer((json_int_t)time(NULL)));
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		struct table t;
-		int rc = show_make(show_find(parts[i].show), &t, w->proxy, site, &err);
-
-		if (rc == 0)
-			json_object_set_new(root, parts[i].member, table_json(&t));
-		table_free(&t);
-		if (rc != 0) {
-			json_decref(root);
-			return failed(w, c, &err);
-		}
-	}
-	return answer_json(w, c, root);
-}
-
-/* [[time, bytes, seconds], ...] for each name; null where it did not stream. */
-static enum MHD_Result
-get_history(struct web *w, struct MHD_Connection *c)
-{
-	struct err err = {0};
-	size_t n;
-	struct standby_history *list = standbys_history(w->proxy->standbys, &n, &err);
-	json_t *root = json_array();
-
-	if (list == NULL) {
-		json_decref(root);
-		return failed(w, c, &err);
-	}
-	for (size_t i = 0; i < n; i++) {
-		json_t *samples = json_array();
-
-		for (size_t k = 0; k < list[i].n; k++) {
-			const struct standby_sample *s = &list[i].samples[k];
-			bool known = s->bytes >= 0;
-
-			json_array_append_new(
-			    samples,
-			    json_pack("[I, o, o]", (json_int_t)s->at, known ? json_integer((json_int_t)s->bytes) : json_null(),
-			              known ? json_real((double)(int64_t)(s->seconds * 1000) / 1000) : json_null()));
-		}
-		json_array_append_new(root, json_pack("{s:s, s:s, s:o}", "node", list[i].who.node, "application_name",
-		                                      list[i].who.application, "samples", samples));
-	}
-	free(list);
-	return answer_json(w, c, root);
+	return text == NULL ? failed(w, c, err) : answer(w, c, MHD_HTTP_OK, "application/json", text, strlen(text), false);
 }
 
 static enum MHD_Result
@@ -222,14 +141,16 @@ host_is_ours(const struct settings *settings, const char *host)
 static enum MHD_Result
 route(struct web *w, struct MHD_Connection *c, const char *url, const struct site *site)
 {
+	struct err err = {0};
+
 	if (strcmp(url, "/") == 0)
 		return answer(w, c, MHD_HTTP_OK, "text/html; charset=utf-8", (void *)page_html, page_len(), true);
 	if (strcmp(url, "/metrics") == 0)
 		return get_metrics(w, c, site);
 	if (strcmp(url, "/status.json") == 0)
-		return get_status(w, c, site);
+		return answer_json(w, c, webjson_status(w->proxy, site, &err), &err);
 	if (strcmp(url, "/history.json") == 0)
-		return get_history(w, c);
+		return answer_json(w, c, webjson_history(w->proxy, &err), &err);
 	return say(w, c, MHD_HTTP_NOT_FOUND, "there are /, /metrics, /status.json and /history.json\n");
 }
 
