@@ -125,7 +125,7 @@ fopen(const char *path, const char *mode)
 
 	if (process.program != PROGRAM_PASSIVE) {
 		fdtable_classify(path, flags, &f);
-		if (f.class == FILE_TEMP || (f.class != FILE_NONE && flags == O_RDONLY && f.view == VIEW_CRYPT))
+		if (f.class == FILE_TEMP || (f.class != FILE_NONE && (flags & O_ACCMODE) == O_RDONLY && f.view == VIEW_CRYPT))
 			return stream_open(path, mode, flags);
 		if (f.class != FILE_NONE && (flags & O_ACCMODE) != O_RDONLY) {
 			interpose_refuse("fopen for writing", -1);

@@ -244,15 +244,21 @@ process_insert_lsn(uint32_t *tli)
 	return server.insert_lsn();
 }
 
-/* Recovery is over when a startup process ends with status 0; nobody waits for this, so an error is only printed. */
+/*
+ * Recovery is over when a startup process ends with status 0. Where this fails the journal may be left with the page
+ * in place already: nobody would look at it again in this run, and its replay after a crash would undo newer WAL (W4).
+ * So the start fails instead.
+ */
 static void
 on_startup_exit(int status, void *arg)
 {
 	struct err err;
 
 	(void)arg;
-	if (status == 0 && process_role() == ROLE_STARTUP && walchange_move_tail(&err) != 0)
-		log_err(LOG_WARNING, &err, "could not move the last WAL page to the new generation");
+	if (status != 0 || process_role() != ROLE_STARTUP || walchange_move_tail(&err) == 0)
+		return;
+	err_context(&err, "could not move the last WAL page to the new generation");
+	process_die(&err);
 }
 
 void

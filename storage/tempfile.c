@@ -285,6 +285,10 @@ tempfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off)
 {
 	ssize_t n;
 
+	if (off < 0) {
+		errno = EINVAL;
+		return -1;
+	}
 	if (!f->lasting)
 		return read_range(fd, f, buf, len, off);
 	run_files_lock();
@@ -298,6 +302,10 @@ tempfile_write(int fd, const struct file *f, const uint8_t *data, size_t len, of
 {
 	ssize_t n;
 
+	if (off < 0) {
+		errno = EINVAL;
+		return -1;
+	}
 	if (!f->lasting)
 		return write_anywhere(fd, f, data, len, off);
 	run_files_lock();

@@ -32,7 +32,7 @@ int tempfile_init(const struct data_key *relation_key, struct err *err);
 /* The file's part of the tweak, from its path as the server names it. */
 int tempfile_tweak(enum tempfile_key key, const char *path, uint8_t tweak[static TEMPFILE_TWEAK_LEN]);
 
-/* As pread, pwrite and ftruncate. data of a write is used as scratch. */
+/* As pread, pwrite and ftruncate. */
 ssize_t tempfile_read(int fd, const struct file *f, uint8_t *buf, size_t len, off_t off);
 ssize_t tempfile_write(int fd, const struct file *f, const uint8_t *data, size_t len, off_t off);
 int tempfile_truncate(int fd, const struct file *f, off_t len);

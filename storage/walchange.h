@@ -24,7 +24,8 @@ int walchange_needed(int fd, off_t off, const uint8_t image[static WAL_PAGE_LEN]
 /* The run is about to write len bytes of encrypted pages at off: see to what stands there and behind. No-op after the
  * run's first write. */
 int walchange_first_write(int fd, const struct file *f, off_t off, const uint8_t *pages, size_t len, struct err *err);
-/* Move the page in which WAL ends to this run's generation, before walsenders can send its beginning (R7). */
+/* Move the page in which WAL ends to this run's generation, before walsenders can send its beginning (R7). -1: the
+ * journal may be left, and the run must not go on. */
 int walchange_move_tail(struct err *err);
 /* Replay the journal. In tools a no-op. */
 int walchange_replay(struct err *err);

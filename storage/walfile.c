@@ -198,7 +198,9 @@ walfile_restored(const char *path, const char *becomes)
 		return -1;
 	if (fstat(in, &st) != 0 || st.st_size == 0 || st.st_size > UINT32_MAX)
 		err_set(&err, ERR_DAMAGED, "the restored WAL segment has no sensible size");
-	else if ((out = raw_open(RESTORED_TEMP, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0)
+	/* one left by a crash may have been made with another mode */
+	else if ((out = raw_open(RESTORED_TEMP, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0 ||
+	         fchmod(out, st.st_mode & 0777) != 0)
 		err_os(&err, errno, "could not create \"%s\"", RESTORED_TEMP);
 	else
 		rc = copy_restored(in, out, pgfile_wal_segno(&pf, (uint32_t)st.st_size) * (uint64_t)st.st_size, &changed, &err);
