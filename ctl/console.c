@@ -1,9 +1,16 @@
 #include "ctl/console.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "ctl/libpq_error.h"
+#include "ctl/libpq_result.h"
 #include "ctl/proxy_address.h"
+
+/* A proxy that is alive answers at once; but these wait for key providers, and for sessions to end. */
+#define ANSWER_MS 10000
+static const char *const waits[] = {"RELOAD", "WAIT_CLOSE"};
 
 static const char *
 first_of(char **list)
@@ -37,12 +44,26 @@ console_open(const struct console_where *where, const struct settings *settings,
 	return NULL;
 }
 
+static int
+limit_ms(const char *query)
+{
+	for (size_t i = 0; i < sizeof(waits) / sizeof(waits[0]); i++)
+		if (strncmp(query, waits[i], strlen(waits[i])) == 0)
+			return 0;
+	return ANSWER_MS;
+}
+
 PGresult *
 console_ask(PGconn *conn, const char *query, struct err *err)
 {
-	PGresult *r = PQexec(conn, query);
+	PGresult *r = NULL;
 	char what[128];
 
+	errno = 0;
+	if (PQsendQuery(conn, query) == 1 && (r = libpq_result(conn, limit_ms(query))) == NULL && errno == ETIMEDOUT) {
+		err_set(err, ERR_UNREACHABLE, "the proxy did not answer %.80s within %d s", query, ANSWER_MS / 1000);
+		return NULL;
+	}
 	if (PQresultStatus(r) == PGRES_TUPLES_OK || PQresultStatus(r) == PGRES_COMMAND_OK)
 		return r;
 	snprintf(what, sizeof(what), "the proxy did not answer %.80s", query);

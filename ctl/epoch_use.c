@@ -35,16 +35,19 @@ file_look(struct epoch_use *u, const char *path, uint64_t len, struct err *err)
 {
 	bool seen[KEYSET_MAX_EPOCHS] = {false};
 	uint8_t head[WAL_LONG_HEADER_LEN];
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC), result = 0;
 
 	/* a running server renames its files */
 	if (fd < 0)
 		return errno == ENOENT ? 0 : err_os(err, errno, "could not open file \"%s\"", path);
 	for (uint64_t at = 0; at + WAL_PAGE_LEN <= len; at += WAL_PAGE_LEN) {
 		size_t want = at == 0 ? WAL_LONG_HEADER_LEN : WAL_HEADER_LEN;
+		ssize_t n = fileio_pread(fd, head, want, at);
 		struct wal_header h;
 
-		if (fileio_pread(fd, head, want, at) != (ssize_t)want)
+		if (n < 0) /* what cannot be read may need any epoch */
+			result = err_os(err, errno, "could not read file \"%s\"", path);
+		if (n != (ssize_t)want)
 			break;
 		if (wal_page_look(head, want, &h) != WAL_PAGE_ENCRYPTED)
 			continue;
@@ -53,6 +56,8 @@ file_look(struct epoch_use *u, const char *path, uint64_t len, struct err *err)
 		seen[h.epoch7] = true;
 	}
 	close(fd);
+	if (result != 0)
+		return -1;
 	u->files++;
 	for (size_t i = 0; i < KEYSET_MAX_EPOCHS; i++)
 		if (seen[i] && u->epoch[i].files++ == 0)

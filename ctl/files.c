@@ -43,6 +43,7 @@ struct walk {
 	char version[16]; /* "PG_15_": our own folders in tablespaces begin so */
 	data_files_visitor *visit;
 	void *arg;
+	bool whole; /* what is too deep is an error */
 };
 
 /* In pg_tblspc/<oid>/: other clusters of other versions may have put their folders there, too. */
@@ -73,7 +74,14 @@ walk_entry(const struct walk *w, const char *path, int depth, struct err *err)
 		return 0;
 	if ((told = w->visit(w->arg, path, &st, err)) < 0)
 		return -1;
-	return told == 0 && S_ISDIR(st.st_mode) && depth < DEPTH_MAX ? walk_folder(w, path, depth + 1, err) : 0;
+	if (told != 0 || !S_ISDIR(st.st_mode))
+		return 0;
+	if (depth < DEPTH_MAX)
+		return walk_folder(w, path, depth + 1, err);
+	if (!w->whole)
+		return 0;
+	err_set(err, ERR_REFUSED, "folder \"%s\" lies too deep to be looked through", full);
+	return err_hint(err, "Does a symbolic link lead back? Name a folder further down, or remove the link.");
 }
 
 static int
@@ -89,12 +97,14 @@ walk_folder(const struct walk *w, const char *folder, int depth, struct err *err
 		return -1;
 	if ((dir = opendir(path)) == NULL)
 		return errno == ENOENT ? 0 : err_os(err, errno, "could not open directory \"%s\"", path);
-	while (result == 0 && (entry = readdir(dir)) != NULL) {
+	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
 		if ((result = path_format(path, err, "%s%s%s", top ? "" : folder, top ? "" : "/", entry->d_name)) == 0)
 			result = walk_entry(w, path, depth, err);
 	}
+	if (result == 0 && errno != 0)
+		result = err_os(err, errno, "could not read directory \"%s/%s\"", w->datadir, folder);
 	closedir(dir);
 	return result;
 }
@@ -114,7 +124,7 @@ data_files_walk(const char *datadir, const char *folder, data_files_visitor *vis
 int
 data_files_walk_any(const char *folder, data_files_visitor *visit, void *arg, struct err *err)
 {
-	struct walk w = {.datadir = folder, .version = "PG_", .visit = visit, .arg = arg};
+	struct walk w = {.datadir = folder, .version = "PG_", .visit = visit, .arg = arg, .whole = true};
 
 	return walk_folder(&w, ".", 0, err);
 }

@@ -17,7 +17,8 @@
  */
 typedef int data_files_visitor(void *arg, const char *path, const struct stat *st, struct err *err);
 int data_files_walk(const char *datadir, const char *folder, data_files_visitor *visit, void *arg, struct err *err);
-/* The same of any folder, an archive say: nothing is left out, path is relative to it. */
+/* The same of any folder, an archive say: nothing is left out, path is relative to it. ERR_REFUSED: it goes on below
+ * eight folders, as a symbolic link does that leads back. */
 int data_files_walk_any(const char *folder, data_files_visitor *visit, void *arg, struct err *err);
 /* Where relations and WAL are; NULL-terminated. */
 extern const char *const data_files_folders[];

@@ -2,6 +2,7 @@
  * key destroy: a keyset goes from the keystore, or a cluster key from its provider, for good. Refused while anything
  * that can be looked at needs it; with --force somebody types its key id.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include "keymgr/keydir.h"
 #include "keymgr/keystore.h"
 
+#define GONE ".destroyed." /* before the name of a keyset that is being destroyed */
 #define MANIFEST_MAX (256 * 1024 * 1024)
 
 struct key_destroy_options {
@@ -205,22 +207,50 @@ proxy_look(struct destroy *d)
 	PQfinish(conn);
 }
 
+/* One folder that was a keyset's. */
 static int
-keyset_remove(const struct destroy *d, struct err *err)
+gone_remove(const char *keystore, const char *name, struct err *err)
 {
 	static const char *const below[] = {"live", "new", "old"};
-	char path[PATH_MAX], gone[PATH_MAX], folder[PATH_MAX];
+	char gone[PATH_MAX], folder[PATH_MAX];
 
-	/* first out of the way under a name that is no keyset's: killed in the middle, it is gone all the same */
-	if (path_format(path, err, "%s/%s", d->keystore, d->name) != 0 ||
-	    path_format(gone, err, "%s/.destroyed.%s", d->keystore, d->name) != 0 || durable_rename(path, gone, err) != 0)
+	if (path_format(gone, err, "%s/%s", keystore, name) != 0)
 		return -1;
 	for (size_t i = 0; i < sizeof(below) / sizeof(below[0]); i++)
 		if (path_format(folder, err, "%s/%s", gone, below[i]) != 0 || durable_remove_dir(folder, err) != 0)
 			return -1;
-	if (rmdir(gone) != 0)
-		return err_os(err, errno, "could not remove directory \"%s\"", gone);
-	return durable_fsync_dir(d->keystore, err);
+	return durable_remove_dir(gone, err);
+}
+
+/* What is under names of destroyed keysets, of a run that was cut off, too. */
+static int
+all_gone_remove(const char *keystore, struct err *err)
+{
+	DIR *dir = opendir(keystore);
+	struct dirent *entry;
+	int result = 0;
+
+	if (dir == NULL)
+		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
+	while (result == 0 && (entry = readdir(dir)) != NULL)
+		if (strncmp(entry->d_name, GONE, sizeof(GONE) - 1) == 0)
+			result = gone_remove(keystore, entry->d_name, err);
+	closedir(dir);
+	return result;
+}
+
+static int
+keyset_remove(const struct destroy *d, struct err *err)
+{
+	char path[PATH_MAX], gone[PATH_MAX];
+
+	/* first out of the way under a name that is no keyset's: killed in the middle, it is gone all the same, and the
+	 * next run removes its files */
+	return path_format(path, err, "%s/%s", d->keystore, d->name) != 0 ||
+	               path_format(gone, err, "%s/" GONE "%s", d->keystore, d->name) != 0 ||
+	               durable_rename(path, gone, err) != 0
+	           ? -1
+	           : all_gone_remove(d->keystore, err);
 }
 
 static int
@@ -249,7 +279,8 @@ keyset_destroy(struct destroy *d, const char **folders, size_t n, struct err *er
 	struct keydir_choice named = {.name = d->name, .config = d->o->common.config};
 	int decision;
 
-	if (keydir_named(&named, path, err) != 0 || keydir_read_info(path, &d->info, err) != 0)
+	if ((!d->o->dry_run && all_gone_remove(d->keystore, err) != 0) || keydir_named(&named, path, err) != 0 ||
+	    keydir_read_info(path, &d->info, err) != 0)
 		return -1;
 	memcpy(d->id, d->info.relation_id, sizeof(d->id));
 	d->use->system_identifier = d->info.system_identifier;

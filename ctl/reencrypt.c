@@ -11,12 +11,14 @@
 #include "ctl/jobs.h"
 #include "ctl/layer.h"
 #include "ctl/reencrypt_start.h"
+#include "ctl/reencrypt_work.h"
 #include "ctl/server_setting.h"
 #include "ctl/start_line.h"
 #include "keymgr/keygen.h"
 
-#define OPEN_FILES 256 /* of all threads together: at least one for each */
-#define ARENA_LEN(jobs, nepochs) ((size_t)(512 + 64 * (jobs) + 8 * (jobs) * (nepochs)) * 1024)
+#define OPEN_FILES 512 /* of all threads together: at least two for each */
+#define TOGETHER_MAX 32
+#define ARENA_LEN(threads, nepochs) ((size_t)(512 + 64 * (threads) + 8 * (threads) * (nepochs)) * 1024)
 
 static const struct option_def reencrypt_defs[] = {
     {"pgdata", 'D', OPTION_TEXT, offsetof(struct reencrypt_options, datadir), "DIR",
@@ -29,13 +31,13 @@ static const struct option_def reencrypt_defs[] = {
     {"method", 'K', OPTION_TEXT, offsetof(struct reencrypt_options, method), "METHOD",
      "with --to=new on a clear directory: AES128, AES192 or AES256 (default)", 0, 0},
     {"jobs", 'j', OPTION_NUMBER, offsetof(struct reencrypt_options, jobs), "N",
-     "files that are worked on at once (default: as many as there are processors, at most 8)", 1, JOBS_MAX},
+     "large files that are worked on at once (default: as many as there are processors, at most 8)", 1, JOBS_MAX},
     {"resume", 0, OPTION_FLAG, offsetof(struct reencrypt_options, resume), NULL, "go on where an earlier run stopped",
      0, 0},
     {"allow-no-checksums", 0, OPTION_FLAG, offsetof(struct reencrypt_options, allow_no_checksums), NULL,
      "do not insist on data checksums", 0, 0},
     {"server-config", 0, OPTION_TEXT, offsetof(struct reencrypt_options, server_config), "FILE",
-     "postgresql.conf, when it is not in the data directory", 0, 0},
+     "postgresql.conf, when it is not in the data directory (default: the server's last)", 0, 0},
     COMMON_OPTIONS,
     OPTIONS_END};
 
@@ -46,43 +48,6 @@ on_interrupt(int signal_number)
 {
 	(void)signal_number;
 	atomic_store(&running->r.stop, true);
-}
-
-/* The next files for one thread: a large one, or small ones up to REENCRYPT_TOGETHER_BYTES. 0: there are no more. */
-static size_t
-files_take(struct reencrypt *r, size_t *first)
-{
-	uint64_t bytes = 0;
-	size_t n = 0;
-
-	pthread_mutex_lock(&r->lock);
-	for (*first = r->next; r->next < r->list.n && n < r->together; r->next++, n++) {
-		const struct reencrypt_entry *e = &r->list.entry[r->next];
-
-		if (n > 0 && bytes + e->len > REENCRYPT_TOGETHER_BYTES)
-			break;
-		bytes += e->len;
-	}
-	pthread_mutex_unlock(&r->lock);
-	return n;
-}
-
-/* One thread: the next files that are not done, until there are none. */
-static int
-files_convert(void *arg, struct err *err)
-{
-	struct reencrypt *r = arg;
-	struct reencrypt_worker *w = reencrypt_worker_new(r, err);
-	int result = w != NULL ? 0 : -1;
-	size_t first, n;
-
-	while (result == 0 && (n = files_take(r, &first)) > 0)
-		result = atomic_load(&r->stop) ? err_set(err, ERR_MIDWAY, "stopped")
-		                               : reencrypt_files(r, w, &r->list.entry[first], n, err);
-	if (result != 0)
-		atomic_store(&r->stop, true);
-	reencrypt_worker_free(w);
-	return result;
 }
 
 /* Every file is there under the new key, and under that alone. */
@@ -114,11 +79,15 @@ convert(struct reencrypt_job *job, struct err *err)
 	sigaction(SIGINT, &interrupt, NULL);
 	sigaction(SIGTERM, &interrupt, NULL);
 	if (reencrypt_clean(r->datadir, err) != 0 || list_again(r, err) != 0 ||
-	    reencrypt_list_room(&r->list, r->datadir, job->jobs, err) != 0)
+	    reencrypt_list_room(&r->list, r->datadir, r->jobs, REENCRYPT_THREADS(r->jobs), err) != 0)
 		return -1;
-	r->together = OPEN_FILES / (size_t)job->jobs;
+	r->together = OPEN_FILES / 2 / REENCRYPT_THREADS((size_t)r->jobs);
+	if (r->together > TOGETHER_MAX)
+		r->together = TOGETHER_MAX;
 	progress_begin(&r->progress, "re-encrypting", r->list.bytes, false);
-	result = jobs_run(job->jobs, files_convert, NULL, r, err);
+	result = jobs_run(REENCRYPT_THREADS(r->jobs), reencrypt_work, NULL, r, err);
+	if (result == 0 && atomic_load(&r->stop))
+		result = err_set(err, ERR_MIDWAY, "stopped");
 	if (result != 0) {
 		progress_clear(&r->progress);
 		return -1;
@@ -190,8 +159,9 @@ reencrypt_run(void *options, const char **args, size_t nargs, struct err *err)
 	job->options = options;
 	job->lock = -1;
 	job->r.datadir = job->datadir;
-	job->jobs = jobs_default(job->options->jobs);
+	job->r.jobs = jobs_default(job->options->jobs);
 	pthread_mutex_init(&job->r.lock, NULL);
+	pthread_cond_init(&job->r.changed, NULL);
 	if (job->options->to == NULL && !job->options->resume) {
 		err_set(err, ERR_USAGE, "it is not said to which keys: --to is missing");
 		goto done;
@@ -212,7 +182,7 @@ reencrypt_run(void *options, const char **args, size_t nargs, struct err *err)
 	                                        .kek = job->options->to_kek,
 	                                        .from_kek = job->options->kek,
 	                                        .method = job->options->method};
-	if (keys_protect(ARENA_LEN(job->jobs, 16), err) != 0 ||
+	if (keys_protect(ARENA_LEN(REENCRYPT_THREADS(job->r.jobs), 16), err) != 0 ||
 	    (there > 0 ? reencrypt_resume : reencrypt_begin)(job, err) != 0 || carry_out(job, err) != 0)
 		goto done;
 	result_tell(job);

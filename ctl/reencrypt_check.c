@@ -115,16 +115,13 @@ reencrypt_check_files(const struct reencrypt *r, struct err *err)
 
 	if (r->from != NULL && (from = page_cipher_new(keyset_relation(r->from), err)) == NULL)
 		return -1;
-	for (size_t i = 0; result == 0 && i < r->list.n; i++) {
-		const struct reencrypt_entry *e = &r->list.entry[i];
-
-		if (e->has_new)
-			continue;
-		if (e->is.kind == PGFILE_WAL)
-			result = check_wal(r, e, err);
-		else if (strncmp(e->path, "global/", 7) == 0)
-			result = check_catalog(r, e, from, err);
-	}
+	/* WAL first: its headers tell which key is missing */
+	for (size_t i = 0; result == 0 && i < r->list.n; i++)
+		if (!r->list.entry[i].has_new && r->list.entry[i].is.kind == PGFILE_WAL)
+			result = check_wal(r, &r->list.entry[i], err);
+	for (size_t i = 0; result == 0 && i < r->list.n; i++)
+		if (!r->list.entry[i].has_new && strncmp(r->list.entry[i].path, "global/", 7) == 0)
+			result = check_catalog(r, &r->list.entry[i], from, err);
 	page_cipher_free(from);
 	return result;
 }

@@ -105,12 +105,15 @@ by_path(const void *a, const void *b)
 	return strcmp(((const struct reencrypt_entry *)a)->path, ((const struct reencrypt_entry *)b)->path);
 }
 
+/* Large files by size, then small ones folder by folder: the old files of one group can become the next group's. */
 static int
-by_size(const void *a, const void *b)
+by_turn(const void *a, const void *b)
 {
 	const struct reencrypt_entry *x = a, *y = b;
+	int order =
+	    x->len > REENCRYPT_TOGETHER_BYTES || y->len > REENCRYPT_TOGETHER_BYTES ? 0 : path_by_folder(x->path, y->path);
 
-	return x->len != y->len ? (x->len < y->len ? 1 : -1) : by_path(a, b);
+	return order != 0 ? order : x->len != y->len ? (x->len < y->len ? 1 : -1) : by_path(a, b);
 }
 
 /* X and X.walcrypt-new were added each for itself: make one of them. */
@@ -135,7 +138,7 @@ merge(struct reencrypt_list *list)
 		free(e->path);
 	}
 	list->n = n + 1;
-	qsort(list->entry, list->n, sizeof(*list->entry), by_size);
+	qsort(list->entry, list->n, sizeof(*list->entry), by_turn);
 	for (size_t i = 0; i < list->n; i++)
 		list->bytes += list->entry[i].has_new ? 0 : list->entry[i].len;
 }
@@ -164,12 +167,14 @@ reencrypt_list_free(struct reencrypt_list *list)
 	memset(list, 0, sizeof(*list));
 }
 
-/* The list is sorted by size, so the first `jobs` files of a device are those that may be written at once at worst; or
- * as many groups of small ones, if there are so many. */
+/* Large files come first, by size, so the first `jobs` of a device are those that may be written at once at worst, and
+ * beside them a group of small ones by each other thread. Spares add nothing: their room was taken by what they made
+ * way for.
+ */
 static uint64_t
-largest(const struct reencrypt_list *list, dev_t device, int jobs)
+largest(const struct reencrypt_list *list, dev_t device, int jobs, int threads)
 {
-	uint64_t need = 0, all = 0;
+	uint64_t need = (uint64_t)(threads - jobs) * REENCRYPT_TOGETHER_BYTES, all = 0;
 
 	for (size_t i = 0; i < list->n; i++) {
 		uint64_t len = list->entry[i].len;
@@ -177,15 +182,14 @@ largest(const struct reencrypt_list *list, dev_t device, int jobs)
 		if (list->entry[i].device != device || list->entry[i].has_new)
 			continue;
 		all += len;
-		if (jobs > 0)
+		if (jobs-- > 0)
 			need += len > REENCRYPT_TOGETHER_BYTES ? len : REENCRYPT_TOGETHER_BYTES;
-		jobs--;
 	}
 	return (need < all ? need : all) + ROOM_SPARE;
 }
 
 int
-reencrypt_list_room(const struct reencrypt_list *list, const char *datadir, int jobs, struct err *err)
+reencrypt_list_room(const struct reencrypt_list *list, const char *datadir, int jobs, int threads, struct err *err)
 {
 	for (size_t i = 0; i < list->n; i++) {
 		const struct reencrypt_entry *e = &list->entry[i];
@@ -204,7 +208,7 @@ reencrypt_list_room(const struct reencrypt_list *list, const char *datadir, int 
 		if (statvfs(path, &fs) != 0)
 			return err_os(err, errno, "could not ask for free space at \"%s\"", path);
 		room = (uint64_t)fs.f_bavail * fs.f_frsize;
-		if ((need = largest(list, e->device, jobs)) <= room)
+		if ((need = largest(list, e->device, jobs, threads)) <= room)
 			continue;
 		bytes_format(want, (double)need);
 		bytes_format(have, (double)room);

@@ -24,7 +24,7 @@ struct reencrypt_entry {
 };
 
 struct reencrypt_list {
-	struct reencrypt_entry *entry; /* largest old file first */
+	struct reencrypt_entry *entry; /* larger than REENCRYPT_TOGETHER_BYTES: largest first; others by folder and size */
 	size_t n, room;
 	uint64_t bytes; /* of old files that have no new one yet */
 };
@@ -35,8 +35,9 @@ struct reencrypt_list {
  */
 int reencrypt_list_make(const char *datadir, bool wal, struct reencrypt_list *list, struct err *err);
 void reencrypt_list_free(struct reencrypt_list *list);
-/* Is there room for `jobs` new files at once beside the old ones, on every file system? ERR_REFUSED when not. */
-int reencrypt_list_room(const struct reencrypt_list *list, const char *datadir, int jobs, struct err *err);
+/* Is there room for `jobs` new files at once beside the old ones, and small ones of as many threads, on every file
+ * system? ERR_REFUSED when not. */
+int reencrypt_list_room(const struct reencrypt_list *list, const char *datadir, int jobs, int threads, struct err *err);
 /* fsync every folder that holds one of the files. */
 int reencrypt_list_sync(const struct reencrypt_list *list, const char *datadir, struct err *err);
 /* Remove what no server needs after a clean stop and what must not outlive a change of keys: temporary files, spilled

@@ -11,8 +11,10 @@
 #include "common/durable.h"
 #include "common/path.h"
 #include "ctl/layer.h"
+#include "ctl/reencrypt_work.h"
 #include "ctl/server_setting.h"
 #include "keymgr/keygen.h"
+#include "walcrypt/secmem.h"
 
 /* Files that the server's user could not read afterwards would be no gain; two at once would be a loss. */
 int
@@ -62,6 +64,23 @@ relation_id(const struct keyset *ks, char id[static KEY_ID_HEX_LEN], struct err 
 	return ks == NULL ? 0 : key_id_hex(keyset_relation(ks)->bytes, (size_t)keyset_relation(ks)->len, id, err);
 }
 
+/* Do two keysets have the same WAL key, so that WAL stays as it is? NULL is clear. */
+static bool
+same_wal(const struct keyset *from, const struct keyset *to)
+{
+	if (from == NULL || to == NULL)
+		return false;
+	for (size_t i = 0; i < keyset_nepochs(from); i++) {
+		const struct keyset_epoch *a = keyset_epoch_at(from, i);
+		const struct keyset_epoch *b = keyset_wal_read(to, a->number % KEYSET_MAX_EPOCHS);
+
+		if (b == NULL || b->number != a->number || b->key.len != a->key.len ||
+		    !secmem_equal(a->key.bytes, b->key.bytes, sizeof(a->key.bytes)))
+			return false;
+	}
+	return true;
+}
+
 /* What the record is to say. */
 static int
 record_make(struct reencrypt_job *job, struct err *err)
@@ -70,7 +89,7 @@ record_make(struct reencrypt_job *job, struct err *err)
 
 	record->state = REENCRYPT_CONVERTING;
 	record->system_identifier = job->r.control.system_identifier;
-	record->wal = !reencrypt_same_wal(job->r.from, job->r.to) && (job->r.from != NULL || job->r.to != NULL);
+	record->wal = !same_wal(job->r.from, job->r.to) && (job->r.from != NULL || job->r.to != NULL);
 	snprintf(record->keyset, sizeof(record->keyset), "%s", job->target.name);
 	if (relation_id(job->r.from, record->from, err) != 0 || relation_id(job->r.to, record->to, err) != 0)
 		return -1;
@@ -145,7 +164,7 @@ reencrypt_begin(struct reencrypt_job *job, struct err *err)
 	r->to = job->target.keys;
 	if (record_make(job, err) != 0 || check_layer(job, err) != 0 || preload_read(job, err) != 0 ||
 	    reencrypt_list_make(job->datadir, r->record.wal, &r->list, err) != 0 || reencrypt_check_files(r, err) != 0 ||
-	    reencrypt_list_room(&r->list, job->datadir, job->jobs, err) != 0)
+	    reencrypt_list_room(&r->list, job->datadir, r->jobs, REENCRYPT_THREADS(r->jobs), err) != 0)
 		return -1;
 	if (stage(job, err) == 0)
 		return 0;

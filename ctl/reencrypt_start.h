@@ -21,7 +21,7 @@ struct reencrypt_job {
 	struct reencrypt r; /* first: what threads get */
 	const struct reencrypt_options *options;
 	char datadir[PATH_MAX];
-	int jobs, lock; /* lock: descriptor; -1: none */
+	int lock; /* descriptor; -1: none */
 	struct source from_source;
 	struct reencrypt_target target;
 	struct keyset *from;

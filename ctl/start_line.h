@@ -4,7 +4,8 @@
 
 #include "ctl/source.h"
 
-/* "Start it with: walcrypt-ctl exec ... pg_ctl -l DATADIR.log start" to stdout. port 0: the configuration's own. */
+/* "Start it with: walcrypt-ctl exec ... pg_ctl -l DATADIR.log start" to stdout, or how, where no postgresql.conf is in
+ * the directory. port 0: the configuration's own. */
 void start_line_print(const struct source *source, const char *datadir, int port);
 /*
  * The port for a server on this directory: wanted, 0 being what its configuration says; another one above it when

@@ -56,7 +56,7 @@ struct options {
 	 offsetof(struct options, max_lag_mb),                                                                             \
 	 "MB",                                                                                                             \
 	 "how far the standby may be behind when it begins (default: 64)",                                                 \
-	 0,                                                                                                                \
+	 1,                                                                                                                \
 	 1000000},                                                                                                         \
 	    {"drop-logical-slots",                                                                                         \
 	     0,                                                                                                            \
@@ -73,7 +73,8 @@ struct options {
 
 static const struct option_def switchover_defs[] = {TO_OPTION,     DRY_RUN_OPTION, OLD_OPTION, SHARED_OPTIONS,
                                                     CHECK_OPTIONS, COMMON_OPTIONS, OPTIONS_END};
-static const struct option_def failover_defs[] = {TO_OPTION, SHARED_OPTIONS, COMMON_OPTIONS, OPTIONS_END};
+static const struct option_def failover_defs[] = {TO_OPTION, DRY_RUN_OPTION, SHARED_OPTIONS, COMMON_OPTIONS,
+                                                  OPTIONS_END};
 
 static int
 options_check(const struct options *o, enum switch_kind kind, struct switchover_options *out, struct err *err)
@@ -120,6 +121,7 @@ run(const struct options *o, enum switch_kind kind, struct err *err)
 	else
 		result = o->abort ? switchover_abort(&s, err) : switchover_run(&s, o->dry_run, err);
 done:
+	holder_stop(s.holder);
 	if (s.sampler != NULL)
 		s.samples = sampler_stop(s.sampler);
 	samples_free(&s.samples);
@@ -169,7 +171,7 @@ const struct command command_switchover = {
 };
 const struct command command_rotate = {
     .name = "rotate",
-    .arguments = "--to NAME [--old stop|clear|reencrypt] | --resume | --abort",
+    .arguments = "--to NAME [--old stop|clear|reencrypt] [--dry-run] | --resume | --abort",
     .summary = "new keys for the primary: stage the next WAL epoch, build or restart standby NAME, switch over to it",
     .more =
         "Run it where the proxy's keystore is, as the user that the proxy runs as. docs/switchover.md tells what it "
@@ -181,7 +183,7 @@ const struct command command_rotate = {
 };
 const struct command command_failover = {
     .name = "failover",
-    .arguments = "--to NAME [--yes] | --resume | --abort",
+    .arguments = "--to NAME [--yes] [--dry-run] | --resume | --abort",
     .summary = "the primary is gone: keep it down and promote the standby that has most",
     .more = "Nothing can be proven then: what was acknowledged is there if a synchronous standby had it. "
             "docs/switchover.md tells what it does.",

@@ -76,7 +76,7 @@ control_still_standby(const struct control *c, uint32_t tli)
 static int
 by_command(const struct control *c, const char *action, struct err *err)
 {
-	if (shell_action(c->node->control, action, 1000 * (c->timeout_s + 10), err) != 0)
+	if (shell_action(c->node->control, action, NULL, 1000 * (c->timeout_s + 10), err) != 0)
 		return err_context(err, "control of node \"%s\"", c->node->name);
 	return 0;
 }
@@ -94,6 +94,23 @@ first_options(const struct settings_node *node, char out[static 512])
 	snprintf(out, 512, "%s%s%s%s", port[0] != '\0' ? "-p " : "", port, host[0] == '/' ? " -k " : "",
 	         host[0] == '/' ? host : "");
 	return out[0] != '\0';
+}
+
+/* Nothing tells pg_ctl where the configuration is of a server that never ran and whose directory has none. */
+static int
+check_configuration(const struct settings_node *node, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (path_format(path, err, "%s/postgresql.conf", node->datadir) != 0)
+		return -1;
+	if (access(path, F_OK) == 0)
+		return 0;
+	err_set(err, ERR_REFUSED, "could not start node \"%s\": there is no postgresql.conf in its data directory",
+	        node->name);
+	return err_hint(err,
+	                "Where pg_createcluster has made one in /etc/postgresql, the section needs control = pg_ctlcluster "
+	                "VERSION NAME.");
 }
 
 /* pg_ctl on a directory of this machine; under the storage layer when it is encrypted and a server is to start. */
@@ -138,6 +155,8 @@ by_pg_ctl(const struct control *c, bool layer, const char *mode, struct err *err
 		/* "restart" starts a stopped server too, with the options that it ran with last */
 		bool ran = access(options, F_OK) == 0;
 
+		if (!ran && check_configuration(c->node, err) != 0)
+			return -1;
 		argv[n++] = "-l";
 		argv[n++] = log;
 		if (!ran && first_options(c->node, first)) {
@@ -213,7 +232,7 @@ control_fence(const struct control *c, bool on, struct err *err)
 	char path[PATH_MAX];
 
 	if (c->node->fence != NULL) {
-		if (shell_action(c->node->fence, on ? "on" : "off", READ_TIMEOUT_MS, err) != 0)
+		if (shell_action(c->node->fence, on ? "on" : "off", NULL, READ_TIMEOUT_MS, err) != 0)
 			return err_context(err, "fence of node \"%s\"", c->node->name);
 		return 0;
 	}
@@ -226,4 +245,15 @@ control_fence(const struct control *c, bool on, struct err *err)
 	if (unlink(path) != 0 && errno != ENOENT)
 		return err_os(err, errno, "could not remove \"%s\"", path);
 	return durable_fsync_dir(c->node->datadir, err);
+}
+
+int
+control_keys(const struct control *c, const char *action, const char *keyset, struct err *err)
+{
+	const char *const variables[] = {"WALCRYPT_KEYSET", keyset, "WALCRYPT_NODE", c->node->name, NULL};
+
+	/* a large directory takes as long as it takes */
+	if (shell_action(c->node->keys, action, variables, 0, err) != 0)
+		return err_context(err, "keys of node \"%s\"", c->node->name);
+	return 0;
 }

@@ -1,7 +1,7 @@
 /*
  * control: starting, stopping and fencing the server of a node, and reading its pg_control: in its directory on this
- * machine (`datadir`, by pg_ctl), or by the commands of its section (`control`, `control_data`, `fence`), which may go
- * anywhere: ssh, systemctl, docker, pg_ctlcluster.
+ * machine (`datadir`, by pg_ctl), or by the commands of its section (`control`, `control_data`, `fence`, `keys`), which
+ * may go anywhere: ssh, systemctl, docker, pg_ctlcluster.
  */
 #ifndef CTL_SWITCHOVER_CONTROL_H
 #define CTL_SWITCHOVER_CONTROL_H
@@ -35,6 +35,11 @@ int control_stop(const struct control *c, bool immediate, struct err *err);
 int control_start(const struct control *c, struct err *err);
 /* A server that starts in the directory from now on is a standby (standby.signal), or is so no more. */
 int control_fence(const struct control *c, bool on, struct err *err);
+/*
+ * By the node's `keys` command, which it has: "sync", its directory takes the epochs that the keyset has more;
+ * "reencrypt", its directory, stopped, is put under that keyset. keyset: the keyset's folder. No time limit.
+ */
+int control_keys(const struct control *c, const char *action, const char *keyset, struct err *err);
 /* Would control_fence do anything? */
 bool control_fences(const struct control *c);
 

@@ -1,14 +1,19 @@
 /* driver: the states in their order, each written down when it is reached; on, again, or back. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "common/clock.h"
 #include "common/path.h"
 #include "ctl/console.h"
 #include "ctl/switchover/report.h"
 #include "ctl/switchover/switchover.h"
 
 #define WAIT_NS 5000000
+#define PROXY_AGAIN_NS 50000000
+#define PROXY_AWAY_MS 5000
 #define LOOK_S 2
 #define TELL_S 2
 
@@ -16,18 +21,28 @@ PGresult *
 switchover_console(struct switchover *s, const char *query, struct err *err)
 {
 	const struct console_where where = {.admin = true};
-	PGresult *r;
+	bool known = s->console != NULL;
+	int64_t lost_ms = 0;
 
-	/* a proxy that was started again in between is as good as before */
-	for (int try = 0;; try++) {
-		if (s->console == NULL && (s->console = console_open(&where, s->settings, err)) == NULL)
+	/* a proxy that is started again is as good as before */
+	for (;;) {
+		if (s->console == NULL && (s->console = console_open(&where, s->settings, err)) == NULL) {
+			if (!known)
+				return NULL;
+		} else {
+			PGresult *r = console_ask(s->console, query, err);
+
+			if (r != NULL || err->class != ERR_UNREACHABLE)
+				return r;
+			PQfinish(s->console);
+			s->console = NULL;
+			known = true;
+		}
+		if (lost_ms == 0)
+			lost_ms = clock_now_ms();
+		if (clock_now_ms() - lost_ms > PROXY_AWAY_MS)
 			return NULL;
-		if ((r = console_ask(s->console, query, err)) != NULL || PQstatus(s->console) == CONNECTION_OK)
-			return r;
-		PQfinish(s->console);
-		s->console = NULL;
-		if (try == 1)
-			return NULL;
+		nanosleep(&(struct timespec){.tv_nsec = PROXY_AGAIN_NS}, NULL);
 	}
 }
 
@@ -35,20 +50,21 @@ int
 switchover_wait(struct switchover *s, const char *what, int (*ready)(struct switchover *s, struct err *err),
                 struct err *err)
 {
-	double begun = switch_now(), tell = begun + TELL_S;
+	int64_t begun_ms = clock_now_ms();
+	double tell = TELL_S;
 	int is;
 
 	s->waits[0] = '\0';
 	s->gave_up = false;
 	while ((is = ready(s, err)) == 0) {
-		double waited = switch_now() - begun;
+		double waited = (double)(clock_now_ms() - begun_ms) / 1000;
 
 		if (waited > s->options->timeout_s) {
 			s->gave_up = true;
 			err_set(err, ERR_FAILED, "%s did not happen within %d s", what, s->options->timeout_s);
 			return s->waits[0] != '\0' ? err_detail(err, "\"%s\": %s.", s->log.to, s->waits) : -1;
 		}
-		if (s->waits[0] != '\0' && begun + waited > tell) {
+		if (s->waits[0] != '\0' && waited > tell) {
 			printf("  wait  for %s: %s (%.0f s of %d)\n", what, s->waits, waited, s->options->timeout_s);
 			fflush(stdout);
 			tell += TELL_S;
@@ -143,6 +159,19 @@ give_up(struct switchover *s, struct err *err)
 	return err_hint(err, "Begin again when \"%s\" keeps up, or give --timeout more.", s->log.to);
 }
 
+/* Not at its end, and not back: the operator says where to. */
+static int
+midway(const struct logbook *l, struct err *err)
+{
+	err->class = ERR_MIDWAY;
+	if (err->hint[0] != '\0')
+		return -1;
+	return err_hint(err, l->state < SWITCH_PROMOTING
+	                         ? "Nothing is promoted. Go on with walcrypt-ctl switchover --resume, "
+	                           "or put everything back with --abort."
+	                         : "Go on with walcrypt-ctl switchover --resume.");
+}
+
 /* From the state that is reached to the end. */
 static int
 go_on(struct switchover *s, struct err *err)
@@ -150,41 +179,45 @@ go_on(struct switchover *s, struct err *err)
 	struct logbook *l = &s->log;
 
 	if (look_begin(s, err) != 0)
-		return -1;
+		return midway(l, err);
 	while (l->state != SWITCH_DONE) {
 		enum switch_state next = (enum switch_state)(l->state + 1);
 		double begun = switch_now();
+		const char *title;
 
 		s->gave_up = false;
 		if (step_run(s, next, err) != 0 || logbook_move(l, next, err) != 0) {
 			if (s->gave_up && (next == SWITCH_STOPPED || next == SWITCH_PROVEN))
 				return give_up(s, err);
-			err->class = ERR_MIDWAY;
-			if (err->hint[0] == '\0')
-				err_hint(err, l->state < SWITCH_PROMOTING
-				                  ? "Nothing is promoted. Go on with walcrypt-ctl switchover --resume, or put "
-				                    "everything back with --abort."
-				                  : "Go on with walcrypt-ctl switchover --resume.");
-			return -1;
+			return midway(l, err);
 		}
-		if (step_title(l->kind, next) != NULL)
-			printf("  %7.3f s  %s\n", switch_now() - begun, step_title(l->kind, next));
+		if ((title = step_title(s, l->kind, next)) != NULL)
+			printf("  %7.3f s  %s\n", switch_now() - begun, title);
 		fflush(stdout);
 		if (next == SWITCH_FOLLOWED)
 			look_end(s);
 	}
 	look_end(s);
 	report_text(l, stdout);
-	if (l->report[0] != '\0' && report_files(l->report, l, &s->samples, err) != 0)
-		return -1;
-	return finish(s, err);
+	if ((l->report[0] != '\0' && report_files(l->report, l, &s->samples, err) != 0) || finish(s, err) != 0)
+		return midway(l, err);
+	return 0;
 }
 
-/* Where the report goes, for who resumes it, too. */
+/* Where the report goes, for who resumes it, too. When it is written there is no way back, so the place is looked at
+ * now. */
 static int
 report_note(struct switchover *s, struct err *err)
 {
-	return s->options->report == NULL ? 0 : path_absolute(s->log.report, s->options->report, err);
+	char folder[PATH_MAX];
+
+	if (s->options->report == NULL)
+		return 0;
+	if (path_absolute(s->log.report, s->options->report, err) != 0 ||
+	    path_format(folder, err, "%s", s->log.report) != 0)
+		return -1;
+	strrchr(folder, '/')[1] = '\0';
+	return access(folder, W_OK | X_OK) == 0 ? 0 : err_os(err, errno, "could not write a report into \"%s\"", folder);
 }
 
 int
@@ -201,18 +234,17 @@ switchover_run(struct switchover *s, bool dry_run, struct err *err)
 		return err_hint(err, l->state < SWITCH_PROMOTING ? "Give --resume, or --abort to put everything back."
 		                                                 : "Give --resume.");
 	}
-	if (s->options->kind == SWITCH_ROTATE && !dry_run && rotate_prepare(s, err) != 0)
+	if (report_note(s, err) != 0)
 		return -1;
-	if (s->options->kind == SWITCH_FAILOVER)
-		return failover_plan(s, err) != 0 || report_note(s, err) != 0 || logbook_begin(l, err) != 0 ? -1
-		                                                                                            : go_on(s, err);
-	if (preflight_run(s, err) != 0)
+	if (s->options->kind == SWITCH_ROTATE && (dry_run ? rotate_plan(s, err) : rotate_prepare(s, err)) != 0)
+		return -1;
+	if ((s->options->kind == SWITCH_FAILOVER ? failover_plan(s, err) : preflight_run(s, err)) != 0)
 		return -1;
 	if (dry_run) {
 		preflight_plan(s);
 		return 0;
 	}
-	return report_note(s, err) != 0 || logbook_begin(l, err) != 0 ? -1 : go_on(s, err);
+	return logbook_begin(l, err) != 0 ? -1 : go_on(s, err);
 }
 
 /* The logbook of what was begun. */
@@ -240,6 +272,10 @@ switchover_resume(struct switchover *s, struct err *err)
 	printf("Going on from \"%s\" to \"%s\", state \"%s\":\n", s->log.from, s->log.to, switch_state_name(s->log.state));
 	if (report_note(s, err) != 0)
 		return -1;
+	if ((s->log.state == SWITCH_PROVEN || s->log.state == SWITCH_PROMOTING) && proof_still_holds(s, err) != 0) {
+		err->class = ERR_MIDWAY;
+		return -1;
+	}
 	/* a proxy that was started again holds nobody */
 	if (s->log.hold && s->log.state >= SWITCH_HELD && s->log.state < SWITCH_RELEASED &&
 	    step_run(s, SWITCH_HELD, err) != 0)

@@ -1,11 +1,17 @@
 #include "ctl/switchover/node.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ctl/libpq_error.h"
+#include "ctl/libpq_result.h"
 #include "walcrypt/pgfile.h"
+
+/* What is asked is answered at once, by a server that is alive: while it is waited for nobody can write. */
+#define QUICK_MS 10000
+#define ANSWER_MS 30000
 
 #define POSITIONS                                                                                                      \
 	"pg_is_in_recovery() AS recovery, "                                                                                \
@@ -61,19 +67,26 @@ node_open(struct node *n, struct err *err)
 	return -1;
 }
 
-PGresult *
-node_ask(struct node *n, const char *sql, const char *const *parameters, struct err *err)
+/* timeout_ms 0: it takes as long as it takes. */
+static PGresult *
+ask(struct node *n, const char *sql, const char *const *parameters, int timeout_ms, struct err *err)
 {
 	char what[64 + SETTINGS_NAME_MAX];
 	int nparameters = 0;
-	PGresult *r;
+	PGresult *r = NULL;
 	ExecStatusType status;
 
 	while (parameters != NULL && parameters[nparameters] != NULL)
 		nparameters++;
 	if (node_open(n, err) != 0)
 		return NULL;
-	r = PQexecParams(n->conn, sql, nparameters, NULL, parameters, NULL, NULL, 0);
+	errno = 0;
+	if (PQsendQueryParams(n->conn, sql, nparameters, NULL, parameters, NULL, NULL, 0) == 1 &&
+	    (r = libpq_result(n->conn, timeout_ms)) == NULL && errno == ETIMEDOUT) {
+		err_set(err, ERR_UNREACHABLE, "node \"%s\" did not answer within %d s", n->set->name, timeout_ms / 1000);
+		node_close(n);
+		return NULL;
+	}
 	status = PQresultStatus(r);
 	if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
 		return r;
@@ -85,10 +98,25 @@ node_ask(struct node *n, const char *sql, const char *const *parameters, struct 
 	return NULL;
 }
 
+PGresult *
+node_ask(struct node *n, const char *sql, const char *const *parameters, struct err *err)
+{
+	return ask(n, sql, parameters, ANSWER_MS, err);
+}
+
 int
 node_do(struct node *n, const char *sql, const char *const *parameters, struct err *err)
 {
 	PGresult *r = node_ask(n, sql, parameters, err);
+
+	PQclear(r);
+	return r != NULL ? 0 : -1;
+}
+
+int
+node_do_long(struct node *n, const char *sql, struct err *err)
+{
+	PGresult *r = ask(n, sql, NULL, 0, err);
 
 	PQclear(r);
 	return r != NULL ? 0 : -1;
@@ -139,7 +167,7 @@ positions_take(const PGresult *r, struct node_facts *f)
 int
 node_positions(struct node *n, struct node_facts *f, struct err *err)
 {
-	PGresult *r = node_ask(n, "SELECT " POSITIONS, NULL, err);
+	PGresult *r = ask(n, "SELECT " POSITIONS, NULL, QUICK_MS, err);
 
 	if (r == NULL)
 		return -1;
@@ -157,23 +185,23 @@ node_facts(struct node *n, struct node_facts *f, struct err *err)
 	memset(f, 0, sizeof(*f));
 	/* a primary's last checkpoint may be of the timeline before; its WAL file's name is not. What a standby streams is
 	 * the receiver's, and what it has recovered to the control file's */
-	r = node_ask(
-	    n,
-	    "SELECT " POSITIONS ", current_setting('server_version_num') AS version, "
-	    "(SELECT system_identifier FROM pg_control_system()) AS system_identifier, "
-	    "current_setting('data_checksums') = 'on' AS checksums, "
-	    "CASE WHEN pg_is_in_recovery() THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), "
-	    "(SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()), "
-	    "(SELECT timeline_id FROM pg_control_checkpoint())) "
-	    "ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END AS tli, "
-	    "pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused, "
-	    "(SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay') AS apply_delay, "
-	    "has_function_privilege('pg_promote(boolean, integer)', 'execute') AS may_promote, "
-	    "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role('pg_checkpoint', 'usage') "
-	    "AS may_checkpoint, "
-	    "(SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may_create_slots, "
-	    "current_setting('synchronous_standby_names') AS synchronous",
-	    NULL, err);
+	r = ask(n,
+	        "SELECT " POSITIONS ", current_setting('server_version_num') AS version, "
+	        "(SELECT system_identifier FROM pg_control_system()) AS system_identifier, "
+	        "current_setting('data_checksums') = 'on' AS checksums, "
+	        "CASE WHEN pg_is_in_recovery() THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), "
+	        "(SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()), "
+	        "(SELECT timeline_id FROM pg_control_checkpoint())) "
+	        "ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END AS tli, "
+	        "pg_is_in_recovery() AND pg_is_wal_replay_paused() AS replay_paused, "
+	        "(SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay') AS apply_delay, "
+	        "has_function_privilege('pg_promote(boolean, integer)', 'execute') AS may_promote, "
+	        "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role('pg_checkpoint', 'usage') "
+	        "AS may_checkpoint, "
+	        "pg_has_role('pg_read_all_stats', 'usage') AS may_monitor, "
+	        "(SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may_create_slots, "
+	        "current_setting('synchronous_standby_names') AS synchronous",
+	        NULL, QUICK_MS, err);
 	if (r == NULL)
 		return -1;
 	positions_take(r, f);
@@ -185,11 +213,35 @@ node_facts(struct node *n, struct node_facts *f, struct err *err)
 	f->apply_delay_ms = (int)row_number(r, "apply_delay");
 	f->may_promote = row_bool(r, "may_promote");
 	f->may_checkpoint = row_bool(r, "may_checkpoint");
+	f->may_monitor = row_bool(r, "may_monitor");
 	f->may_create_slots = row_bool(r, "may_create_slots");
 	text = row_value(r, 0, "synchronous");
 	snprintf(f->synchronous, sizeof(f->synchronous), "%s", text != NULL ? text : "");
 	PQclear(r);
 	return 0;
+}
+
+void
+node_fault_add(char detail[static 512], const struct err *why)
+{
+	size_t used = strlen(detail);
+
+	snprintf(detail + used, 512 - used, "%s%s.", used > 0 ? " " : "", why->text);
+}
+
+void
+node_timeline(struct node *n, struct node_facts *f)
+{
+	struct err ignored;
+	PGresult *r = node_ask(n,
+	                       "SELECT max(('x' || substr(name, 1, 8))::bit(32)::bigint) AS tli FROM pg_ls_waldir() WHERE "
+	                       "name ~ '^[0-9A-F]{24}$'",
+	                       NULL, &ignored);
+	uint64_t tli = r != NULL ? row_number(r, "tli") : 0;
+
+	if (tli > f->tli)
+		f->tli = (uint32_t)tli;
+	PQclear(r);
 }
 
 void

@@ -21,10 +21,12 @@ struct node {
 void node_close(struct node *n);
 int node_open(struct node *n, struct err *err);
 /* Run a query with text parameters (NULL-terminated list, or NULL); rows or none. PQclear frees. ERR_UNREACHABLE when
- * the server is not there. */
+ * the server is not there, or does not answer for half a minute. */
 PGresult *node_ask(struct node *n, const char *sql, const char *const *parameters, struct err *err);
 /* The same, for a query that gives nothing worth looking at. */
 int node_do(struct node *n, const char *sql, const char *const *parameters, struct err *err);
+/* Without parameters, and without limit of time: a checkpoint. */
+int node_do_long(struct node *n, const char *sql, struct err *err);
 
 /* How a server is doing. */
 struct node_facts {
@@ -37,9 +39,15 @@ struct node_facts {
 	bool replay_paused;         /* of a standby */
 	int apply_delay_ms;
 	bool may_promote, may_checkpoint, may_create_slots; /* the role of the connection */
+	bool may_monitor;                                   /* sees all of the pg_stat_ views */
 	char synchronous[1024];                             /* synchronous_standby_names */
 };
 int node_facts(struct node *n, struct node_facts *f, struct err *err);
+/* Put one more node's fault into the DETAIL of an error to come. */
+void node_fault_add(char detail[static 512], const struct err *why);
+/* f->tli of a standby that does not stream comes from its pg_control, which may not have heard of a new timeline until
+ * the next restart point. Raise it to that of the newest WAL in its directory, where the role may look (pg_monitor). */
+void node_timeline(struct node *n, struct node_facts *f);
 /* A standby's positions alone; quick. recovery false: it is none any more. */
 int node_positions(struct node *n, struct node_facts *f, struct err *err);
 

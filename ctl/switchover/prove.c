@@ -107,3 +107,44 @@ step_prove(struct switchover *s, struct err *err)
 	s->log.checkpoint_end = s->proof.end;
 	return 0;
 }
+
+/* Down, or in recovery, where it writes nothing, and with nothing behind what was proven? */
+static bool
+as_proven(const struct switchover *s, const struct datadir_control *c)
+{
+	return c->system_identifier == s->log.system_identifier && c->tli == s->log.tli &&
+	       c->checkpoint == s->log.checkpoint &&
+	       ((c->state == DATADIR_SHUTDOWNED && control_running(&s->from_control) != 1) ||
+	        c->state == DATADIR_SHUTDOWNED_IN_RECOVERY || c->state == DATADIR_IN_ARCHIVE_RECOVERY);
+}
+
+int
+proof_still_holds(struct switchover *s, struct err *err)
+{
+	struct datadir_control data;
+	struct node_facts target;
+	struct err ignored;
+
+	/* of a lost primary nothing was proven; and one that has promoted itself does so once */
+	if (s->log.kind == SWITCH_FAILOVER || (node_positions(&s->to, &target, &ignored) == 0 && !target.recovery))
+		return 0;
+	if (control_read(&s->from_control, &data, err) != 0) {
+		if (!s->options->yes)
+			return err_hint(
+			    err, "Make sure that \"%s\" is down and was not started since the proof, and give --resume --yes.",
+			    s->log.from);
+		printf("  note  \"%s\" could not be looked at: %s\n", s->log.from, err->text);
+		return 0;
+	}
+	if (as_proven(s, &data))
+		return 0;
+	err_set(err, ERR_FAILED, "\"%s\" is not as it was when the proof was made, so nothing is promoted", s->log.from);
+	err_detail(err, "It was started as a primary: its pg_control says \"%s\", and may have more than \"%s\".",
+	           datadir_state_name(data.state), s->log.to);
+	return s->log.state < SWITCH_PROMOTING
+	           ? err_hint(err, "Put everything back: walcrypt-ctl switchover --abort. Then switch over again.")
+	           : err_hint(err,
+	                      "\"%s\" was asked to promote itself already: stop it, then put everything back with "
+	                      "walcrypt-ctl switchover --abort.",
+	                      s->log.to);
+}

@@ -49,13 +49,15 @@ int
 shell_run(const char *command, const char *const *variables, int timeout_ms, char *out, size_t out_size,
           struct err *err)
 {
-	const char *const argv[] = {"/bin/sh", "-c", command, NULL};
-	char ignored[4096], *text;
-	struct subprocess run = {.argv = argv,
+	/* what is not wanted is thrown away by the shell: there may be any amount of it */
+	const char *const wanted[] = {"/bin/sh", "-c", command, NULL};
+	const char *const unwanted[] = {"/bin/sh", "-c", "exec >/dev/null; eval \"$1\"", "/bin/sh", command, NULL};
+	char none[2], *text;
+	struct subprocess run = {.argv = out != NULL ? wanted : unwanted,
 	                         .timeout_ms = timeout_ms,
 	                         .own_group = true,
-	                         .out = out != NULL ? out : ignored,
-	                         .out_size = out != NULL ? out_size : sizeof(ignored)};
+	                         .out = out != NULL ? out : none,
+	                         .out_size = out != NULL ? out_size : sizeof(none)};
 	char **environment = environment_make(variables, &text);
 	int result;
 
@@ -74,7 +76,7 @@ shell_run(const char *command, const char *const *variables, int timeout_ms, cha
 }
 
 int
-shell_action(const char *command, const char *action, int timeout_ms, struct err *err)
+shell_action(const char *command, const char *action, const char *const *variables, int timeout_ms, struct err *err)
 {
 	char line[COMMAND_MAX];
 	size_t used = 0, len = strlen(action);
@@ -93,5 +95,5 @@ shell_action(const char *command, const char *action, int timeout_ms, struct err
 	snprintf(line + used, sizeof(line) - used, "%s%s", placed ? "" : " ", placed ? "" : action);
 	if (used + len + 2 >= sizeof(line))
 		return err_set(err, ERR_USAGE, "the command is too long");
-	return shell_run(line, NULL, timeout_ms, NULL, 0, err);
+	return shell_run(line, variables, timeout_ms, NULL, 0, err);
 }

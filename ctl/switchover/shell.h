@@ -14,6 +14,7 @@
 int shell_run(const char *command, const char *const *variables, int timeout_ms, char *out, size_t out_size,
               struct err *err);
 /* The same with an action: in the place of each %a (%% is a percent sign), or behind the command when it has none. */
-int shell_action(const char *command, const char *action, int timeout_ms, struct err *err);
+int shell_action(const char *command, const char *action, const char *const *variables, int timeout_ms,
+                 struct err *err);
 
 #endif

@@ -40,15 +40,6 @@ hook_run(const struct switchover *s, const char *action, const struct settings_n
 	return 0;
 }
 
-static int
-console_do(struct switchover *s, const char *query, struct err *err)
-{
-	PGresult *r = switchover_console(s, query, err);
-
-	PQclear(r);
-	return r != NULL ? 0 : -1;
-}
-
 /* Until there is little left that the shutdown's own checkpoint would have to write. */
 static int
 checkpoint(struct switchover *s, struct err *err)
@@ -56,7 +47,7 @@ checkpoint(struct switchover *s, struct err *err)
 	for (int i = 0; i < CHECKPOINTS_MAX; i++) {
 		double begun = switch_now();
 
-		if (node_do(&s->from, "CHECKPOINT", NULL, err) != 0)
+		if (node_do_long(&s->from, "CHECKPOINT", err) != 0)
 			return -1;
 		if (switch_now() - begun < QUICK_CHECKPOINT_S)
 			break;
@@ -67,11 +58,25 @@ checkpoint(struct switchover *s, struct err *err)
 static int
 hold(struct switchover *s, struct err *err)
 {
-	char query[32 + SETTINGS_NAME_MAX];
-
-	snprintf(query, sizeof(query), "PAUSE EXCEPT %s", s->log.to);
 	s->log.hold = true;
-	return logbook_write(&s->log, err) != 0 ? -1 : console_do(s, query, err);
+	if (logbook_write(&s->log, err) != 0)
+		return -1;
+	return (s->holder = holder_start(s->settings, s->log.to, err)) != NULL ? 0 : -1;
+}
+
+/* Nobody is held any more. */
+static int
+unhold(struct switchover *s, struct err *err)
+{
+	PGresult *r;
+
+	holder_stop(s->holder);
+	s->holder = NULL;
+	if ((r = switchover_console(s, "RESUME", err)) == NULL)
+		return -1;
+	PQclear(r);
+	s->log.hold = false;
+	return 0;
 }
 
 static int
@@ -169,15 +174,6 @@ promote(struct switchover *s, struct err *err)
 }
 
 static int
-release(struct switchover *s, struct err *err)
-{
-	if (console_do(s, "RESUME", err) != 0)
-		return -1;
-	s->log.hold = false;
-	return 0;
-}
-
-static int
 move_traffic(struct switchover *s, struct err *err)
 {
 	if (hook_run(s, "switch", s->to_set, err) != 0)
@@ -247,7 +243,7 @@ static const struct step steps[SWITCH_STATES] = {
     [SWITCH_PROVEN] = {step_prove, "it is proven that the target has everything"},
     [SWITCH_PROMOTING] = {nothing, "the target is asked to promote itself"},
     [SWITCH_PROMOTED] = {promote, "the target is promoted"},
-    [SWITCH_RELEASED] = {release, "the proxy lets the sessions go on, to the new primary"},
+    [SWITCH_RELEASED] = {unhold, "the proxy lets the sessions go on, to the new primary"},
     [SWITCH_MOVED] = {move_traffic, "the hook moves the application's traffic"},
     [SWITCH_FOLLOWED] = {follow, "the other standbys follow the new primary"},
     [SWITCH_SETTLED] = {old_settle, "the old primary is settled"},
@@ -276,9 +272,14 @@ step_run(struct switchover *s, enum switch_state state, struct err *err)
 }
 
 const char *
-step_title(enum switch_kind kind, enum switch_state state)
+step_title(const struct switchover *s, enum switch_kind kind, enum switch_state state)
 {
-	return state == SWITCH_PROMOTING || state == SWITCH_DONE ? NULL : step_of(kind, state)->title;
+	bool hooks = state == SWITCH_QUIET || state == SWITCH_MOVED;
+
+	return state == SWITCH_PROMOTING || state == SWITCH_DONE || (hooks && s->settings->switchover_hook == NULL) ||
+	               (state == SWITCH_FENCED && !control_fences(&s->from_control))
+	           ? NULL
+	           : step_of(kind, state)->title;
 }
 
 static int
@@ -299,8 +300,12 @@ step_undo(struct switchover *s, struct err *err)
 	bool runs = node_positions(&s->from, &f, &ignored) == 0;
 
 	if (s->log.fence && s->log.kind == SWITCH_FAILOVER) {
-		if (control_fence(&s->from_control, false, err) != 0)
-			return -1;
+		if (control_fence(&s->from_control, false, err) != 0) {
+			if (!s->options->yes)
+				return err_hint(err, "Where its machine is gone give --abort --yes, which leaves \"%s\" as it is.",
+				                s->log.from);
+			printf("  note  the fence of \"%s\" could not be taken away: %s\n", s->log.from, err->text);
+		}
 	} else if (s->log.fence) {
 		/* one that does not let anybody in is on its way down, or hangs there; one that was started meanwhile is a
 		 * standby */
@@ -314,12 +319,11 @@ step_undo(struct switchover *s, struct err *err)
 	if (s->log.kind != SWITCH_FAILOVER && switchover_wait(s, "the old primary's start", old_is_primary, err) != 0)
 		return -1;
 	s->log.fence = false;
-	if (s->log.hold && console_do(s, "RESUME", err) != 0)
-		return -1;
-	s->log.hold = false;
 	if (s->log.traffic && hook_run(s, "resume", s->from_set, err) != 0)
 		return -1;
 	s->log.traffic = false;
+	if (s->log.hold && unhold(s, err) != 0)
+		return -1;
 	for (size_t i = 0; i < s->log.nslots; i++) {
 		const char *const name[] = {s->log.slots[i], NULL};
 

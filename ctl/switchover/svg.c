@@ -19,6 +19,12 @@
 #define BIN_S 0.1
 #define GAP_S 1.0
 
+static double
+larger(double a, double b)
+{
+	return a > b ? a : b;
+}
+
 bool
 samples_gap(const struct samples *s, size_t i)
 {
@@ -29,12 +35,16 @@ uint64_t *
 samples_bins(const struct samples *s, double *begin, size_t *n)
 {
 	uint64_t *bins;
+	double end;
 
 	*n = 0;
 	if (s->n < 2)
 		return NULL;
-	*begin = s->list[0].at;
-	*n = (size_t)((s->list[s->n - 1].at - *begin) / BIN_S) + 1;
+	/* the clock may have been set, back too: what was seen before the beginning has no place */
+	*begin = end = s->list[0].at;
+	for (size_t i = 1; i < s->n; i++)
+		end = larger(end, s->list[i].at);
+	*n = (size_t)((end - *begin) / BIN_S) + 1;
 	if ((bins = calloc(*n, sizeof(*bins))) == NULL) {
 		*n = 0;
 		return NULL;
@@ -42,7 +52,7 @@ samples_bins(const struct samples *s, double *begin, size_t *n)
 	for (size_t i = 1; i < s->n; i++) {
 		const struct sample *a = &s->list[i - 1], *b = &s->list[i];
 
-		if (a->on_new == b->on_new && b->xid > a->xid && !samples_gap(s, i))
+		if (a->on_new == b->on_new && b->xid > a->xid && !samples_gap(s, i) && b->at >= *begin)
 			bins[(size_t)((b->at - *begin) / BIN_S)] += b->xid - a->xid;
 	}
 	return bins;
@@ -56,12 +66,6 @@ static double
 x_of(const struct scale *c, double at)
 {
 	return LEFT + (at - c->begin) / (c->end - c->begin) * (WIDTH - LEFT - RIGHT);
-}
-
-static double
-larger(double a, double b)
-{
-	return a > b ? a : b;
 }
 
 static void

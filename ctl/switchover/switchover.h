@@ -10,6 +10,7 @@
 #include <postgresql/libpq-fe.h>
 
 #include "ctl/switchover/control.h"
+#include "ctl/switchover/holder.h"
 #include "ctl/switchover/logbook.h"
 #include "ctl/switchover/node.h"
 #include "ctl/switchover/proof.h"
@@ -34,14 +35,18 @@ struct switchover {
 	struct node from, to;
 	struct control from_control, to_control;
 	struct proof proof;
+	struct holder *holder;   /* NULL: nobody is held, or an earlier run said it */
 	struct sampler *sampler; /* NULL: nobody wants to see */
 	struct samples samples;
 	char waits[128]; /* what is missing, for who waits; "": not said */
 	bool gave_up;    /* the last wait was in vain */
+	bool comes;      /* a dry run: the target is not there yet, so nothing can be asked of it */
+	bool stages;     /* a dry run: the next WAL epoch is yet to be staged */
 	uint64_t near;   /* LSN from which on the target is near enough for the primary's stop */
 };
 
-/* A connection to the proxy's console, made again when it was lost; the same for one that may change things. */
+/* A query to the proxy's console; the connection is made again when it was lost, and a proxy that was there and is away
+ * is waited for, for some seconds. */
 PGresult *switchover_console(struct switchover *s, const char *query, struct err *err);
 /* Wait for `ready` to say 1 (0: not yet, -1: err), every few milliseconds, for the timeout of the options. Waiting for
  * `what` in vain is ERR_FAILED. Tells now and then how it stands, by s->waits, which `ready` may fill. */
@@ -69,6 +74,12 @@ int keys_before_and_after(struct switchover *s, uint32_t tli, struct err *err);
 
 /* rotate.c: the target, built and running with the next WAL epoch. */
 int rotate_prepare(struct switchover *s, struct err *err);
+/* Print what that would do, and note what can not be looked at before. */
+int rotate_plan(struct switchover *s, struct err *err);
+/* Is there a server in its datadir? */
+bool node_is_built(const struct settings_node *n);
+/* A base backup into it, through the proxy. */
+int node_build(const struct switchover *s, const struct settings_node *n, struct err *err);
 
 /* failover.c: preflight when there is no primary; what takes the places of the stop and of the proof. */
 int failover_plan(struct switchover *s, struct err *err);
@@ -81,10 +92,14 @@ int failover_position(struct switchover *s, struct err *err);
 
 /* prove.c: gather the facts and judge; proof printed. ERR_FAILED when it does not hold. */
 int step_prove(struct switchover *s, struct err *err);
+/* Before one that was stopped after its proof goes on to the promotion: the old primary may have been started again
+ * since. ERR_FAILED when it was; when it cannot be asked, too, unless the operator's --yes says that it is down. */
+int proof_still_holds(struct switchover *s, struct err *err);
 
 /* steps.c: one for each state from SWITCH_SLOTS to SWITCH_DONE. */
 int step_run(struct switchover *s, enum switch_state state, struct err *err);
-const char *step_title(enum switch_kind kind, enum switch_state state);
+/* What it is called when it is done; NULL: it is not worth telling, as the hook's where there is none. */
+const char *step_title(const struct switchover *s, enum switch_kind kind, enum switch_state state);
 /* Everything back as it was: the old primary runs and takes writes again. */
 int step_undo(struct switchover *s, struct err *err);
 /* Tell the hook: "pause", "switch" (traffic goes to node), "resume" (traffic goes on to node, as before). */
