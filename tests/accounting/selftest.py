@@ -10,6 +10,8 @@ import threading
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import accountant  # noqa: E402
 from accountant import decoder  # noqa: E402
+from image import Image  # noqa: E402
+import powerloss  # noqa: E402
 import relay  # noqa: E402
 import tape  # noqa: E402
 import tracer  # noqa: E402
@@ -101,7 +103,7 @@ def ranges():
 
 
 def power_losses():
-    image = tracer.Image(bytes(2048))
+    image = Image(bytes(2048))
     image.write(0, b"1" * 600, 1)
     image.synced(1)
     check("what is synced is safe", not image.dirty)
@@ -125,7 +127,7 @@ def power_losses():
         bytes_ = "".join(f"\\x{c:02x}" for c in data)
         watcher.feed([f'7 pwrite64(3<{quoted}>, "{bytes_}", 8192, 0) = 8192\n', "7 +++ killed by SIGKILL +++\n"])
         watcher.compare()
-        torn = watcher.tear(1, "random")
+        torn = powerloss.tear(watcher, 1, "random")
         with open(name, "rb") as f:
             now = f.read(8192)
         check("sectors that were not synced are torn", torn["changed"] > 0 and now != data)

@@ -6,6 +6,7 @@ power loss put behind a header they were not written under (an old sector of a r
 of that page, but a server sends them as they stand when they lie in a record that recovery gave up. A tape's name is <source>.<serial>.tape; a source is a node's disk ("disk:blue") or a wire ("wire:red").
 """
 import os
+import re
 import struct
 
 PAGE = 8192
@@ -13,6 +14,8 @@ HEADER = 24
 ENCRYPTED, CLEAR, UNKNOWN, TORN = 1, 2, 3, 4
 INFO_ENCRYPTED = 0x8000
 INFO_LONG = 0x0002
+# names under which a server keeps WAL in pg_wal
+WAL_NAME = re.compile(r"[0-9A-F]{24}(\.partial)?|xlogtemp\.\d+|RECOVERYXLOG|RECOVERYHISTORY|\d{8}\.history")
 _HEAD = struct.Struct("<IBH24s")
 _PAGE_HEAD = struct.Struct("<HHIQII")
 

@@ -16,7 +16,6 @@ import argparse
 import collections
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -24,14 +23,13 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import powerloss  # noqa: E402
 import tape  # noqa: E402
+from image import PAGE, Image  # noqa: E402
 
-SECTOR = 512
-PAGE = tape.PAGE
 CALLS = ("openat,open,creat,write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,rename,renameat,renameat2,link,linkat,"
          "unlink,unlinkat,truncate,ftruncate,fallocate,copy_file_range,sendfile,io_submit,io_uring_enter,sync,syncfs")
 O_FLAGS_SYNC = re.compile(r"\bO_D?SYNC\b")
-WAL_NAME = re.compile(r"[0-9A-F]{24}(\.partial)?|xlogtemp\.\d+|RECOVERYXLOG|RECOVERYHISTORY|\d{8}\.history")
 
 # a timeline history file is text, and goes through xlogtemp too
 HISTORY_TEXT = re.compile(rb"(\d+\t[0-9A-F]+/[0-9A-F]+\t[^\n]*\n+)+")
@@ -39,56 +37,6 @@ HISTORY_TEXT = re.compile(rb"(\d+\t[0-9A-F]+/[0-9A-F]+\t[^\n]*\n+)+")
 
 class Trouble(Exception):
     pass
-
-
-class Image:
-    """A file: its bytes now, and by sector what a power loss may leave, each with the page header that it was written
-    under: [(when, bytes, header)], the durable ones first."""
-
-    def __init__(self, data=b""):
-        self.data = bytearray(data)
-        self.dirty = {}
-
-    def durable_sector(self, sector):
-        old = bytes(self.data[sector * SECTOR:(sector + 1) * SECTOR])
-        return old + bytes(SECTOR - len(old))
-
-    def header(self, sector):
-        page = sector * SECTOR // PAGE * PAGE
-        return bytes(self.data[page:page + tape.HEADER]).ljust(tape.HEADER, b"\0")
-
-    def write(self, offset, data, when):
-        end = offset + len(data)
-        first, last = offset // SECTOR, (end + SECTOR - 1) // SECTOR
-        before = {s: (self.durable_sector(s), self.header(s)) for s in range(first, last)}
-        if len(self.data) < end:
-            self.data.extend(bytes(end - len(self.data)))
-        self.data[offset:end] = data
-        for sector, (old, header) in before.items():
-            now = self.durable_sector(sector)
-            if sector in self.dirty:
-                if self.dirty[sector][-1][1] != now:
-                    self.dirty[sector].append((when, now, self.header(sector)))
-            elif old != now:
-                self.dirty[sector] = [(-1, old, header), (when, now, self.header(sector))]
-
-    def resize(self, size):
-        if size < len(self.data):
-            del self.data[size:]
-            for sector in [s for s in self.dirty if s * SECTOR >= size]:
-                del self.dirty[sector]
-        else:
-            self.data.extend(bytes(size - len(self.data)))
-
-    def synced(self, when):
-        """Everything written up to the moment `when` is durable."""
-        for sector in list(self.dirty):
-            kept = [v for v in self.dirty[sector] if v[0] > when]
-            if kept:
-                base = [v for v in self.dirty[sector] if v[0] <= when][-1]
-                self.dirty[sector] = [(-1, *base[1:])] + kept
-            else:
-                del self.dirty[sector]
 
 
 class Tracer:
@@ -115,7 +63,7 @@ class Tracer:
                 path = os.path.join(folder, name)
                 with open(path, "rb") as f:
                     self.files[path] = Image(f.read())
-                if first and WAL_NAME.fullmatch(name) and not HISTORY_TEXT.fullmatch(self.files[path].data):
+                if first and tape.WAL_NAME.fullmatch(name) and not HISTORY_TEXT.fullmatch(self.files[path].data):
                     data = self.files[path].data
                     for page in range(0, len(data), PAGE):
                         self.writer.put(data[page:page + tape.HEADER], 0, data[page:page + PAGE])
@@ -250,7 +198,7 @@ class Tracer:
         before = {p: bytes(image.data[p:p + tape.HEADER]) for p in range(offset // PAGE * PAGE, offset + len(data), PAGE)}
         image.write(offset, data, self.clock)
         name = os.path.basename(path)
-        if not WAL_NAME.fullmatch(name):
+        if not tape.WAL_NAME.fullmatch(name):
             if not path.startswith(self.wal + "/archive_status/"):
                 self.counts["journal"] += 1
                 self.journal(image)
@@ -339,10 +287,11 @@ class Tracer:
         self.positions[(pid, number)] = at + max(result or 0, 0)
 
     def do_fsync(self, pid, args, result):
+        # taken whatever became of it: the next one of this process has a beginning of its own
+        when = self.sync_started.pop(pid, self.clock)
         _, path, _ = self.fd(args)
         if not path or result != 0:
             return
-        when = self.sync_started.pop(pid, self.clock)
         if path == self.wal:
             self.directory_synced(path, when)
         elif self.inside(path) and path in self.files:
@@ -502,6 +451,7 @@ class Tracer:
             self.ended(pid)
 
     def ended(self, pid):
+        self.sync_started.pop(pid, None)
         if pid in self.pending:
             name, rest = self.pending.pop(pid)
             # "???(": killed before strace could see what it was about to call
@@ -563,75 +513,6 @@ class Tracer:
                               f"not {ours[first:first + 16].hex()}; header {theirs[first // PAGE * PAGE:][:24].hex()}, "
                               f"not {ours[first // PAGE * PAGE:][:24].hex()}; the last calls: {self.last}")
 
-    def tell_torn(self, image, changed):
-        """Sectors that now stand behind a header that they were not written under."""
-        for page in sorted({s * SECTOR // PAGE for s in changed}):
-            first = page * PAGE // SECTOR
-            header = image.header(first)
-            # what was not written since the last fsync belongs to the header that was durable
-            durable = image.dirty[first][0][2] if first in image.dirty else header
-            for sector in range(first, first + PAGE // SECTOR):
-                if sector in changed:
-                    under = changed[sector][2]
-                else:
-                    under = image.dirty[sector][-1][2] if sector in image.dirty else durable
-                if under != header:
-                    start = sector * SECTOR
-                    self.writer.put(header, start % PAGE, image.data[start:start + SECTOR], tape.TORN)
-
-    def tear(self, seed, mode):
-        """A power loss: sectors written since the last fsync become one of what they may be."""
-        rng = random.Random(seed)
-        torn = {"sectors": 0, "changed": 0, "names": 0}
-        for path, image in sorted(self.files.items()):
-            if not image.dirty:
-                continue
-            torn["sectors"] += len(image.dirty)
-            whole = {}
-            changed = {}
-            middle = sorted(image.dirty)[len(image.dirty) // 2]
-            for sector in sorted(image.dirty):
-                versions = image.dirty[sector]
-                if mode == "none":
-                    pick = versions[0]
-                elif mode == "page":  # whole 4 KiB blocks of the device
-                    if sector // 8 not in whole:
-                        whole[sector // 8] = rng.random() < 0.5
-                    pick = versions[-1] if whole[sector // 8] else versions[0]
-                elif mode == "tail":  # what comes later arrived, what comes first did not
-                    pick = versions[-1] if sector > middle else versions[0]
-                elif mode == "head":
-                    pick = versions[-1] if sector <= middle else versions[0]
-                else:  # "random": each sector on its own, any state it was in
-                    pick = rng.choice(versions)
-                if pick != versions[-1]:
-                    changed[sector] = pick
-            if not changed:
-                continue
-            torn["changed"] += len(changed)
-            for sector, pick in changed.items():
-                start = sector * SECTOR
-                size = min(SECTOR, len(image.data) - start)
-                image.data[start:start + size] = pick[1][:size]
-            with open(path, "r+b") as f:
-                f.write(image.data)
-            if WAL_NAME.fullmatch(os.path.basename(path)):
-                self.tell_torn(image, changed)
-        # names of other files than WAL's (the journal): those changed since the directory's fsync may be as before
-        for path, states in sorted(self.history.items()):
-            if WAL_NAME.fullmatch(os.path.basename(path)) or os.path.dirname(path) != self.wal:
-                continue
-            pick = rng.choice(states)[1]
-            if pick is self.files.get(path):
-                continue
-            torn["names"] += 1
-            if pick is None:
-                os.unlink(path)
-            else:
-                with open(path, "wb") as f:
-                    f.write(pick.data)
-        return torn
-
 
 def main():
     parser = argparse.ArgumentParser()
@@ -682,7 +563,7 @@ def main():
             if os.path.exists(order):
                 with open(order) as f:
                     seed, mode = f.read().split()
-                event.update(seed=seed, mode=mode, torn=tracer.tear(seed, mode))
+                event.update(seed=seed, mode=mode, torn=powerloss.tear(tracer, seed, mode))
                 os.unlink(order)
         except Exception as trouble:  # pylint: disable=broad-except
             import traceback

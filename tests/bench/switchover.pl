@@ -7,23 +7,13 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Pair;
 use Walcrypt::Writers;
 
 my $scale = 50;
-my %node = map { $_ => Walcrypt::Node->new($_) } qw(red blue);
-my $red = $node{red};
-$red->init(allows_streaming => 1, extra => ['-k']);
-$red->append_conf('postgresql.conf', "fsync = on\nsynchronous_commit = on\nshared_buffers = 256MB\nmax_wal_size = 8GB\ncheckpoint_timeout = 1h\nmax_connections = 50\nwal_keep_size = 2GB\nwal_retrieve_retry_interval = 200ms\n");
-$red->start;
-$red->command_ok([ 'pgbench', '-q', '-i', '-s', $scale, 'postgres' ], 'fill');
-my $proxy = Walcrypt::Proxy->new(nodes => {
-	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir, allow_clear => 'on' },
-	blue => { conninfo => $node{blue}->connstr_for_proxy, datadir => $node{blue}->data_dir, keyset => 'blue' } });
-$proxy->key_init('blue');
-$proxy->start;
-$node{blue}->init_from_proxy($proxy, 'blue');
-$node{blue}->start;
-$red->append_conf('postgresql.auto.conf', "primary_conninfo = '" . $proxy->connstr('red') . " application_name=red'\n");
+my ($proxy, %node) = red_and_blue("fsync = on\nsynchronous_commit = on\nshared_buffers = 256MB\nmax_wal_size = 8GB\ncheckpoint_timeout = 1h\nmax_connections = 50\nwal_keep_size = 2GB\nwal_retrieve_retry_interval = 200ms\n",
+	fill => sub { $_[0]->command_ok([ 'pgbench', '-q', '-i', '-s', $scale, 'postgres' ], 'fill') });
+follow_later($proxy, $node{red});
 
 say_part("switchover: write pause as clients see it, pgbench -c 8, scale $scale, synchronous_commit = on, fsync on");
 my ($from, $to, @pauses) = qw(red blue);

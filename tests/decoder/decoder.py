@@ -6,6 +6,7 @@
                                                                             one page of a relation file, decrypted, to stdout
   decoder.py wal   --key-dir DIR --kek-file F [--page N] FILE               a WAL file (or its page N), decrypted, to stdout
   decoder.py lookfor --key-dir DIR --kek-file F --marker TEXT FILE...       names of WAL files whose clear text holds TEXT
+  decoder.py readable --key-dir DIR --kek-file F DATADIR                    how many pages of its relation files the relation key opens, of how many
   decoder.py backup --passphrase-file F FILE                                the keysets of a key backup: names and key ids
   decoder.py vectors DIR                                                    write page.txt, wal.txt, generation.txt, keyset.txt
 
@@ -434,6 +435,36 @@ def command_lookfor(args, keys):
     return 0 if found else 1
 
 
+RELATION = re.compile(r"(?:base|pg_tblspc/\d+/PG_[^/]+)/(\d+)/([t0-9_]+?)(?:_(fsm|vm|init))?(?:\.(\d+))?$|global/(\d+)(?:_(fsm|vm|init))?(?:\.(\d+))?$")
+
+
+def looks_like_page(page):
+    """The header of an ordinary page: chance passes one in more than 2^40."""
+    _, _, flags, lower, upper, special, version = struct.unpack_from("<QHHHHHH", page)
+    return version == 0x2004 and flags < 8 and 24 <= lower <= upper <= special <= PAGE
+
+
+def command_readable(args, keys):
+    """How many pages of a data directory's relation files can be read with the keys, and how many there are."""
+    readable = pages = 0
+    for folder, _, names in os.walk(args.file, followlinks=True):
+        for name in names:
+            m = RELATION.search(os.path.relpath(os.path.join(folder, name), args.file))
+            if m is None:
+                continue
+            db, rel, fork, segment = (int(m[1]), m[2], m[3], m[4]) if m[1] else (0, m[5], m[6], m[7])
+            with open(os.path.join(folder, name), "rb") as f:
+                data = f.read()
+            for at in range(0, len(data) - PAGE + 1, PAGE):
+                page = data[at:at + PAGE]
+                if not any(page):
+                    continue
+                block = int(segment or 0) * SEGMENT_BLOCKS + at // PAGE
+                pages += 1
+                readable += looks_like_page(decrypt_page(keys.relation, db, int(rel.split("_")[-1]), block, FORKS[fork or "main"], rel.startswith("t"), page))
+    print(readable, pages)
+
+
 def command_keys(_args, keys):
     print(f"relation {key_id(keys.relation)}")
     for number, (after, key) in sorted(keys.epochs.items()):
@@ -455,7 +486,7 @@ def command_backup(args):
 def main():
     parser = argparse.ArgumentParser(description="independent decoder of walcrypt's formats")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, run in (("keys", command_keys), ("page", command_page), ("wal", command_wal), ("lookfor", command_lookfor)):
+    for name, run in (("keys", command_keys), ("page", command_page), ("wal", command_wal), ("lookfor", command_lookfor), ("readable", command_readable)):
         sub = commands.add_parser(name)
         sub.set_defaults(run=run)
         sub.add_argument("--key-dir", required=True)

@@ -18,7 +18,7 @@ use File::Find;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(ctl ctl_output files_containing wait_for wait_for_file_line encrypted_wal_files page_epochs kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
+our @EXPORT = qw(ctl ctl_output in_background files_containing wait_for wait_for_file_line encrypted_wal_files page_epochs kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
 
 our $prefix = $ENV{WALCRYPT_PREFIX} // die "WALCRYPT_PREFIX is not set: run the tests with scripts/check\n";
 our $ctl   = "$prefix/bin/walcrypt-ctl";
@@ -64,6 +64,19 @@ sub ctl
 	my ($rc, $out, $err) = ctl_output(@_);
 	die "walcrypt-ctl @_ failed with $rc: $err" if $rc != 0;
 	return $out;
+}
+
+# A program beside the test, what it says appended to a file, or to two: [ stdout, stderr ]; its process.
+sub in_background
+{
+	my ($log, @command) = @_;
+	my $pid = fork() // die "fork: $!";
+	return $pid if $pid != 0;
+	@SIG{qw(INT TERM)} = ('DEFAULT') x 2;
+	open(STDIN, '<', '/dev/null');
+	open(STDOUT, '>>', ref $log ? $log->[0] : $log);
+	open(STDERR, '>>', ref $log ? $log->[1] : $log);
+	exec(@command) or POSIX::_exit(127);
 }
 
 # A file with a fresh cluster key; its path.
@@ -167,7 +180,7 @@ sub page_epochs
 	my ($dir) = @_;
 	my %seen;
 	for my $path (sort grep { m{/[0-9A-F]{24}$} } glob("$dir/*")) {
-		open(my $f, '<:raw', $path) or die "$path: $!";
+		open(my $f, '<:raw', $path) or $!{ENOENT} ? next : die "$path: $!";    # a running server may have recycled it
 		my ($in_name) = $path =~ m{/([0-9A-F]{8})[0-9A-F]{16}$};
 		while (read($f, my $page, 8192) == 8192) {
 			my ($magic, $info, $tli) = unpack('S<S<L<', $page);
@@ -335,6 +348,16 @@ sub init_from_proxy
 	return $self->use_layer($proxy->kek_uri);
 }
 
+# A standby becomes the primary in the plain way: it has replayed everything, the old one stops, it is promoted.
+sub take_over
+{
+	my ($self, $from) = @_;
+	$from->wait_for_catchup($self->name, 'replay', $from->lsn('insert'));
+	$from->stop;
+	$self->promote;
+	return;
+}
+
 package Walcrypt::Proxy;
 
 use PostgreSQL::Test::Cluster;
@@ -424,14 +447,7 @@ sub start
 {
 	my ($self, %params) = @_;
 	my $offset = $self->log_size;
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0) {
-		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>>', $self->{logfile});
-		open(STDERR, '>>', $self->{logfile});
-		exec(@{ $params{wrapper} // [] }, $Walcrypt::proxy, '-c', $self->conf) or POSIX::_exit(127);
-	}
-	$self->{pid} = $pid;
+	my $pid = $self->{pid} = Walcrypt::in_background($self->{logfile}, @{ $params{wrapper} // [] }, $Walcrypt::proxy, '-c', $self->conf);
 	push @running, $self;
 	my $socket = "$self->{sockets}/.s.PGSQL.$self->{port}";
 	my $up = Walcrypt::wait_for('the proxy to listen', sub {
@@ -462,6 +478,18 @@ sub stop
 
 sub kill9   { return $_[0]->stop('KILL'); }
 sub restart { my ($self) = @_; $self->stop; return $self->start; }
+
+# One test: a rotation from one node to another, which both objects know afterwards.
+sub rotate
+{
+	my ($self, $from, $to) = @_;
+	my ($rc, $out, $err) = Walcrypt::ctl_output('rotate', '--config', $self->conf, '--to', $to->name);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	Test::More::is($rc, 0, 'rotate to ' . $to->name) or Test::More::diag($out, $err);
+	$from->_update_pid(0);
+	$to->_update_pid(1);
+	return;
+}
 
 # One query on the console; psql's unaligned output.
 sub console

@@ -70,6 +70,23 @@ write_stream(const char *path, const char *mode)
 	return fclose(f);
 }
 
+/* Does a stream opened like this read what the descriptor reads? */
+static int
+stream_reads_same(const char *path, const char *mode)
+{
+	FILE *f = fopen(path, mode);
+	int fd = open(path, O_RDONLY), rc;
+	char one[64], other[64];
+
+	rc = f == NULL || fd < 0 || fread(one, 1, sizeof(one), f) != sizeof(one) ||
+	     pread(fd, other, sizeof(other), 0) != sizeof(other) || memcmp(one, other, sizeof(one)) != 0;
+	if (f != NULL)
+		fclose(f);
+	close(fd);
+	errno = EBADMSG;
+	return rc ? -1 : 0;
+}
+
 static int
 open_at(const char *dir, const char *name)
 {
@@ -102,9 +119,27 @@ truncated_text(const char *path)
 	return rc;
 }
 
+/* As of any file: an offset below zero is an error. */
+static int
+before_beginning(const char *path, bool write)
+{
+	char text[100] = "x";
+	int fd = open(path, O_RDWR | O_CREAT, 0600), rc = fd < 0 ? -1 : 0, failure;
+
+	if (rc == 0 && (write ? pwrite(fd, text, sizeof(text), -50) : pread(fd, text, sizeof(text), -50)) < 0)
+		rc = -1;
+	failure = errno;
+	close(fd);
+	unlink(path);
+	errno = failure;
+	return rc;
+}
+
 static int
 call(const char *what, const char *one, const char *other)
 {
+	if (strcmp(what, "pread before") == 0 || strcmp(what, "pwrite before") == 0)
+		return before_beginning(one, strcmp(what, "pwrite before") == 0);
 	if (strcmp(what, "rename") == 0)
 		return rename(one, other);
 	if (strcmp(what, "link") == 0)
@@ -113,6 +148,8 @@ call(const char *what, const char *one, const char *other)
 		return open_at(one, other);
 	if (strcmp(what, "fopen") == 0)
 		return write_stream(one, other);
+	if (strcmp(what, "fread") == 0)
+		return stream_reads_same(one, other);
 	if (strcmp(what, "dup") == 0)
 		return copy_reads_same(one, -1);
 	if (strcmp(what, "fcntl") == 0)

@@ -1,19 +1,18 @@
 /*
  * A power loss at a chosen step of the WAL page journal, for tests/t/108_storage_journal.pl. Preloaded in front of the
- * storage layer, it takes the place of syscall(), by which the layer (and nothing else in a server) touches files.
+ * storage layer, it sees each syscall(), by which the layer (and nothing else in a server) touches files.
  *
  * POWERLOSS names a file of struct order that the test writes and reads. Steps are the calls from the making (or the
  * replay) of the journal to the fsync of the directory behind its removal: open, write, fsync, unlink. At the ordered
  * step the process stays where it is for good, and the test kills the server:
  *
- *   LOST   the step is not done, and of what is not yet synced each sector (each name of a file) is lost or not, by
- * chance TORN   a write is done in part, each sector by chance; another step is done
+ *   LOST   the step is not done, and of what is not yet synced each sector (or name) is lost or not, by chance
+ *
+ *   TORN   a write is done in part, each sector by chance; another step is done
  *
  * Every write of WAL by the layer goes onto a tape for the accountant (tests/accounting/tape.py).
  */
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,8 +20,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "syscall.h"
 
 #define JOURNAL "pgsql_tmp_walcrypt.journal"
 #define JOURNAL_LEN 8264
@@ -39,7 +38,6 @@ struct order {
 	char what[64];             /* the step that it froze at */
 };
 
-static long (*real)(long, ...);
 static struct order *order;
 static int tape = -1;
 static uint64_t chance_state;
@@ -63,7 +61,6 @@ set_up(void)
 	const char *file = getenv("POWERLOSS"), *tapes = getenv("POWERLOSS_TAPE");
 	int fd;
 
-	real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
 	if (file == NULL || (fd = (int)real(SYS_openat, AT_FDCWD, file, O_RDWR, 0)) < 0)
 		return;
 	order = mmap(NULL, sizeof(*order), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -317,20 +314,17 @@ unlinked(const char *name, long flags)
 	return rc;
 }
 
-long
-syscall(long call, ...)
+static long
+on_syscall(long call, const long a[static 6])
 {
-	va_list ap;
-	long a[6];
+	static bool begun;
 
-	va_start(ap, call);
-	for (int i = 0; i < 6; i++)
-		a[i] = va_arg(ap, long);
-	va_end(ap);
-	if (real == NULL)
+	if (!begun) {
+		begun = true; /* first: the layer calls us from its mmap */
 		set_up();
+	}
 	if (order == NULL)
-		return real(call, a[0], a[1], a[2], a[3], a[4], a[5]);
+		return pass(call, a);
 	switch (call) {
 	case SYS_openat:
 		if ((int)a[0] == AT_FDCWD)
@@ -345,5 +339,5 @@ syscall(long call, ...)
 	case SYS_unlinkat:
 		return unlinked((const char *)a[1], a[2]);
 	}
-	return real(call, a[0], a[1], a[2], a[3], a[4], a[5]);
+	return pass(call, a);
 }

@@ -15,6 +15,9 @@ SKIP: {
 }
 my @misnamed = grep { !m{/[0-9]{3}_[a-z0-9_]+\.pl$} } glob('tests/t/*');
 is("@misnamed", '', 'every file of tests/t is named NNN_name.pl');
+my %number;
+push @{ $number{ (m{/(\d+)_})[0] } }, $_ for glob('tests/t/*_*');
+is(join(' ', map { "@$_" } grep { @$_ > 1 } @number{ sort keys %number }), '', 'no two tests have one number');
 
 # tests run side by side, below one folder
 my %folder;

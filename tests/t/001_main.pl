@@ -38,6 +38,7 @@ ok(-f $blue->data_dir . "/pg_cryptokeys/live/$_", "the standby has its $_") for 
 
 $blue->start;
 is($blue->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', 'the standby runs on the encrypted directory');
+wait_for('the stream', sub { $red->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_replication') eq '1' });
 is($red->safe_psql('postgres', 'SELECT application_name FROM pg_stat_replication'), 'blue', 'the primary sees the standby by its own name');
 
 # load, with the proxy and the standby killed in the middle of it
@@ -73,13 +74,15 @@ ok(1, 'hot_standby_feedback arrives at the primary');
 $red->append_conf('postgresql.conf', "synchronous_standby_names = 'blue'\nsynchronous_commit = remote_apply\n");
 $red->reload;
 wait_for('sync', sub { $red->safe_psql('postgres', 'SELECT sync_state FROM pg_stat_replication') eq 'sync' });
+# commits wait once the checkpointer has read the settings, too
+$red->safe_psql('postgres', 'CHECKPOINT');
 $red->safe_psql('postgres', "INSERT INTO letters VALUES (100000, '$marker sync')");
 is($blue->safe_psql('postgres', 'SELECT count(*) FROM letters WHERE id = 100000'), '1', 'a remote_apply commit is on the standby when it returns');
 $red->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
 $red->reload;
 
-# no walreceiver was restarted but by the two kills
-my @restarts = slurp_file($blue->logfile) =~ /(incorrect resource manager data checksum|invalid record length|unexpected pageaddr|incorrect prev-link)/g;
+# No walreceiver was restarted but by the two kills. Where WAL simply ends ("got 0") the standby may look more often: until the proxy is back.
+my @restarts = grep { !/got 0$/ } slurp_file($blue->logfile) =~ /((?:incorrect resource manager data checksum|invalid record length|unexpected pageaddr|incorrect prev-link).*)/g;
 cmp_ok(scalar @restarts, '<=', 2, 'the standby read no garbage') or diag("@restarts");
 
 my ($rc, $out, $err) = ctl_output('verify', '-D', $blue_dir, '--kek', $proxy->kek_uri);
@@ -105,8 +108,8 @@ $green->use_layer($proxy->kek_uri);
 # in the file that the last word is in, as with the first standby
 $green->append_conf('postgresql.auto.conf', 'port = ' . $green->port . "\nprimary_conninfo = '" . $blue->connstr . " application_name=green'\n");
 $green->start;
-$load = IPC::Run::start([ 'pgbench', '-n', '-c', 3, '-t', 400, '-h', $blue->host, '-p', $blue->port, 'postgres' ], '<', \undef, '>&', \$load_out);
 $before = $blue->safe_psql('postgres', 'SELECT count(*) FROM pgbench_history');
+$load = IPC::Run::start([ 'pgbench', '-n', '-c', 3, '-t', 400, '-h', $blue->host, '-p', $blue->port, 'postgres' ], '<', \undef, '>&', \$load_out);
 wait_for('load', sub { $blue->safe_psql('postgres', 'SELECT count(*) FROM pgbench_history') > $before + 100 });
 $blue->kill9;
 $load->finish;

@@ -1,4 +1,4 @@
-# The proxy built with the thread sanitizer renews its login to a key server, by a thread of its own, every second, while it is told to
+# The proxy built with the thread sanitizer renews its login to a key server, by a thread of its own, every few seconds and then every second, while it is told to
 # reload in a loop, which fetches cluster keys from three providers; tokens are revoked and the server is away for a while meanwhile. No data
 # race, and each login that the thread makes is of use.
 use strict;
@@ -19,13 +19,8 @@ use Walcrypt::Vault;
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/renewal';
 mkdir $tmp, 0700;
 my $bao = Walcrypt::Vault->new(name => 'renewal', tls => 1);
-$bao->enable('transit', 'secrets', 'transit');
-$bao->cli(qw(write -f transit/keys/walcrypt));
-$bao->enable('approle', 'auth', 'approle');
-$bao->policy('walcrypt', join('', map { qq(path "transit/$_->[0]/walcrypt" { capabilities = ["$_->[1]"] }\n) } [ encrypt => 'update' ], [ decrypt => 'update' ], [ keys => 'read' ]));
-$bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=3s token_max_ttl=1h));
-my $role = decode_json($bao->cli(qw(read -format=json auth/approle/role/proxy/role-id)))->{data}{role_id};
-my $secret_id = put("$tmp/secret_id", decode_json($bao->cli(qw(write -f -format=json auth/approle/role/proxy/secret-id)))->{data}{secret_id} . "\n");
+my $role = $bao->transit_role(qw(token_ttl=10s token_max_ttl=1h));
+my $secret_id = put("$tmp/secret_id", $bao->secret_id . "\n");
 my $relay = Walcrypt::Relay->new({ host => '127.0.0.1', port => $bao->port });
 $relay->start;
 my $kmip = Walcrypt::Kmip->new(name => 'renewal');
@@ -61,15 +56,16 @@ my ($kept) = tokens();
 ok($kept, 'the proxy keeps a token');
 reload() for 1 .. 10;
 wait_for('a renewal', sub { grep { $_->{accessor} eq $kept->{accessor} && $_->{last_renewal} } tokens() });
+wait_for('one token', sub { tokens() == 1 });    # others are given back
 is(scalar(tokens()), 1, 'it is renewed, by one thread, while others use it');
 # so short that the thread and the reloads both renew and log in all the time, the thread right after each reload
-$bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=1s token_max_ttl=1h));
+$bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=2s token_max_ttl=1h));
 for my $round (1 .. 3) {
 	# both find out together that it is no good any more
 	$bao->cli_output(qw(token revoke -accessor), $_->{accessor}) for tokens();    # one may have ended by itself
 	reload() for 1 .. 6;
 }
-$bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=3s token_max_ttl=1h));
+$bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=10s token_max_ttl=1h));
 is(count(qr/stays as it was/), 0, 'no reload failed by a token that was revoked');
 $relay->cut;
 reload() for 1 .. 2;
@@ -78,7 +74,7 @@ $relay->start;
 wait_for('one that succeeds', sub { count(qr/"vault" could be fetched again/) });
 reload() for 1 .. 5;
 cmp_ok(count(qr/reloaded; sessions/), '>=', 30, 'reloaded in a loop');
-ok((tokens())[0], 'there is a token');
+ok(wait_for('a token', sub { (tokens())[0] }), 'there is a token');
 kill('TERM', $pid);
 waitpid($pid, 0);
 is($?, 0, 'the proxy ends with exit 0');

@@ -59,12 +59,15 @@ is($node->safe_psql('postgres', "SELECT pg_read_file('base/pgsql_tmp/s')"), 'tex
 is($node->safe_psql('postgres', "SELECT pg_read_file('$dir/base/pgsql_tmp/s')"), 'texttext', 'by its full path too');
 unlink "$dir/base/pgsql_tmp/s";
 
+is(result('fread', $table, $_), 'ok', "a stream that reads a relation file ($_) reads what a descriptor does") for qw(r rb re);
+
 # descriptors
 is(result('dup', $table), 'ok', 'a copy of a descriptor reads what the descriptor reads');
 is(result('fcntl', $table), 'ok', 'so does one made by fcntl');
 is(result('close_range', $table), 'ok', 'a number that close_range freed is free');
 is(result('closefrom', $table), 'ok', 'or closefrom');
 is(result('truncate', 'base/pgsql_tmp/t'), 'ok', 'a temporary file is cut by name, within a unit');
+is(result("$_ before", 'base/pgsql_tmp/t'), 'EINVAL', "$_ in front of a temporary file is an error") for qw(pread pwrite);
 is($node->safe_psql('postgres', 'SELECT count(*), sum(i) FROM t'), '1000|500500', 'the server has come to no harm');
 $node->stop;
 

@@ -81,16 +81,7 @@ sub crash_starting
 {
 	my ($what, $node, $step, $mode) = @_;
 	order($node, $step, $mode);
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0) {
-		with_powerloss($node, sub {
-			%ENV = $node->_get_env;
-			open(STDIN, '<', '/dev/null');
-			open(STDOUT, '>>', $node->logfile);
-			open(STDERR, '>>', $node->logfile);
-			exec('postgres', '-D', $node->data_dir) or POSIX::_exit(127);
-		});
-	}
+	my $pid = with_powerloss($node, sub { local %ENV = $node->_get_env; return in_background($node->logfile, 'postgres', '-D', $node->data_dir); });
 	# recovery, and with it what moves the last page, is over before anybody can connect
 	my $at = wait_for("step $step", sub {
 		my ($count, $frozen, $name) = state_of($node);

@@ -7,7 +7,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Strace;
 
+needs_strace('attach');    # gdb, as strace
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $kek = kek_file("$dir/kek");
 my $node = Walcrypt::Node->new('one');

@@ -6,13 +6,15 @@ use PostgreSQL::Test::Utils;
 use PostgreSQL::Test::Cluster;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Wire;
 
 my $red = Walcrypt::Node->new('red');
 $red->init(allows_streaming => 1, extra => ['-k']);
 $red->append_conf('postgresql.conf', "wal_keep_size = 128MB\n");
 $red->start;
 my $proxy = Walcrypt::Proxy->new(
-	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, plain => { keyset => 'none', allow_clear => 'on' }, store => { keyset => 'blue', profile => 1 } });
+	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, plain => { keyset => 'none', allow_clear => 'on' }, store => { keyset => 'blue', profile => 1 },
+		lean => { keyset => 'blue', profile => 1, allow_commands => 'stream' } });
 $proxy->key_init('blue');
 $proxy->start;
 
@@ -24,6 +26,7 @@ sub run_psql
 	IPC::Run::run([ 'psql', '-X', '-A', '-v', 'VERBOSITY=verbose', '-d', $conninfo, map { ('-c', $_) } @commands ], '<', \undef, '>', \$out, '2>', \$err);
 	return ($? >> 8, $out, $err);
 }
+my $me = (getpwuid($<))[0];
 my $direct = $red->connstr_for_proxy . ' dbname=x replication=true';
 my $blue = $proxy->connstr('blue') . ' dbname=x replication=true';
 
@@ -33,7 +36,13 @@ for my $commands (
 	[ 'CREATE_REPLICATION_SLOT a PHYSICAL RESERVE_WAL', 'READ_REPLICATION_SLOT a', 'CREATE_REPLICATION_SLOT a PHYSICAL', 'DROP_REPLICATION_SLOT a' ],
 	[ 'CREATE_REPLICATION_SLOT t TEMPORARY PHYSICAL (RESERVE_WAL true)', 'DROP_REPLICATION_SLOT t WAIT' ],
 	['CREATE_REPLICATION_SLOT "Not Valid" PHYSICAL'], ['IDENTIFY_SYSTEM;'], ['START_REPLICATION SLOT "none" PHYSICAL 0/1000000'],
-	['IDENTIFY'], ['BASE_BACKUP (NO_SUCH_OPTION 1)'],
+	['IDENTIFY'], ['BASE_BACKUP (NO_SUCH_OPTION 1)'], ['identify_system'],
+	['START_REPLICATION 0/0 TIMELINE 0'], ['START_REPLICATION'], ['TIMELINE_HISTORY 0'], ['TIMELINE_HISTORY'], ['SHOW "wal_level"'], ['SHOW no.such'], ['SHOW'],
+	# each option of a base backup, and what is wrong with it
+	["BASE_BACKUP (CHECKPOINT 'slow')"], ['BASE_BACKUP (MAX_RATE 1)'], ['BASE_BACKUP (MAX_RATE 1048577)'], ["BASE_BACKUP (WAIT 'maybe')"], ["BASE_BACKUP (WAL 'maybe')"], ["BASE_BACKUP (PROGRESS 'maybe')"],
+	["BASE_BACKUP (TABLESPACE_MAP 'maybe')"], ["BASE_BACKUP (VERIFY_CHECKSUMS 'maybe')"], ["BASE_BACKUP (MANIFEST 'maybe')"], ["BASE_BACKUP (MANIFEST 'yes', MANIFEST_CHECKSUMS 'md5')"], ["BASE_BACKUP (MANIFEST_CHECKSUMS 'sha256')"],
+	["BASE_BACKUP (LABEL 'a', LABEL 'b')"], ["BASE_BACKUP (LABEL '" . 'x' x 1025 . "')"], ['BASE_BACKUP ()'], ['BASE_BACKUP (LABEL'],
+	['BASE_BACKUP (INCREMENTAL)'],
 	# what 17 and 18 have added; the older ones' own error then
 	['ALTER_REPLICATION_SLOT none (FAILOVER true)'], ['ALTER_REPLICATION_SLOT none (TWO_PHASE false, FAILOVER false)'], ['CREATE_REPLICATION_SLOT f PHYSICAL (FAILOVER true)'])
 {
@@ -49,10 +58,42 @@ for my $commands (
 my @slot = run_psql($blue, 'READ_REPLICATION_SLOT none');
 like($slot[1], qr/slot_type\|restart_lsn\|restart_tli\n\|\|/, 'NULLs stay NULLs');
 
+# what a base backup may be asked for all at once: it comes as the primary's does, message by message
+for my $options ('', "(LABEL 'x', PROGRESS, CHECKPOINT 'fast', WAIT false, WAL, MAX_RATE 1048576, TABLESPACE_MAP, VERIFY_CHECKSUMS false, MANIFEST 'force-encode', MANIFEST_CHECKSUMS 'SHA512', TARGET 'client', COMPRESSION 'none')",
+	"(PROGRESS 'off', CHECKPOINT 'fast', WAIT 0, WAL 'false', TABLESPACE_MAP 1, VERIFY_CHECKSUMS 'on', MANIFEST 'no')") {
+	my @types = map {
+		my $c = Walcrypt::Wire->connect($_);
+		$c->startup(user => $_ == $proxy ? 'blue' : $me, replication => 'true');
+		$c->until('Z');
+		$c->send('Q', "BASE_BACKUP $options\0");
+		my ($types, $last, $archives, $manifest) = ('', undef, '', 0);
+		while (my ($type, $body) = $c->message) {
+			$types .= $type if $type ne 'N' && ($type ne 'd' || $types !~ /d$/);
+			$archives .= ' ' . (split(/\0/, substr($body, 1)))[0] if $type eq 'd' && $body =~ /^n/;
+			$manifest++ if $type eq 'd' && $body =~ /^m/;
+			($last) = { Walcrypt::Wire::fields($body) }->{M} if $type eq 'E';
+			last if $type eq 'Z';
+		}
+		"$types$archives, manifest: $manifest" . ($last // '');
+	} $red, $proxy;
+	like($types[0], qr/^TDCTDCHdcTDCCZ base\.tar, manifest: [01]$/, "BASE_BACKUP $options: the primary's messages");
+	is($types[1], $types[0], '... and the proxy\'s');
+}
+
+# without "backup" no setting is shown that may have a password in it
+for my $case ([ 'SHOW wal_segment_size', 1 ], [ 'SHOW data_directory_mode', 1 ], [ 'SHOW "Server_Version"', 1 ], [ 'SHOW primary_conninfo', 0 ], [ 'SHOW all', 0 ], [ 'SHOW ALL', 0 ], [ 'SHOW "primary_conninfo"', 0 ], [ 'SHOW wal_segment_size.x', 0 ]) {
+	my ($query, $shown) = @$case;
+	my (undef, $out, $err) = run_psql($proxy->connstr('lean') . ' dbname=x replication=true', $query, 'IDENTIFY_SYSTEM');
+	$shown ? is($err, '', "$query: shown to a profile without \"backup\"") : like($err, qr/42501: "lean" may not see the upstream's setting.*HINT:.*"backup"/s, "$query: not shown to a profile without \"backup\"");
+	like($out, qr/systemid/, '... whose session goes on');
+	(undef, undef, $err) = run_psql($blue, $query);
+	unlike($err, qr/may not see/, '... with "backup" it is the upstream\'s affair');
+}
+
 # refused
 my @refused = (
 	[ 'SELECT 1', qr/0A000/ ], [ 'CREATE_REPLICATION_SLOT l LOGICAL test_decoding', qr/logical/i ], [ 'START_REPLICATION SLOT l LOGICAL 0/0', qr/logical/i ],
-	[ "BASE_BACKUP (COMPRESSION 'gzip')", qr/compress/i ], [ "BASE_BACKUP (TARGET 'server', TARGET_DETAIL '/x')", qr/target/i ]);
+	[ "BASE_BACKUP (COMPRESSION 'gzip')", qr/compress/i ], [ "BASE_BACKUP (COMPRESSION 'none', COMPRESSION_DETAIL '3')", qr/compress/i ], [ "BASE_BACKUP (TARGET 'server', TARGET_DETAIL '/x')", qr/target/i ]);
 for my $case (@refused) {
 	my ($rc, $out, $err) = run_psql($blue, $case->[0], 'IDENTIFY_SYSTEM');
 	like($err, $case->[1], "$case->[0]: refused");
@@ -113,8 +154,10 @@ my $waiter = IPC::Run::start([ 'pg_receivewal', '-d', $proxy->connstr('store') .
 wait_for('the stream', sub { $red->safe_psql('postgres', "SELECT state FROM pg_stat_replication WHERE application_name = 'archive'") eq 'streaming' });
 ok(1, 'the application name arrives upstream');
 
-# the console
-like($proxy->console('SHOW SESSIONS'), qr/^\d+\|store\|archive\|local\|stream\|START_REPLICATION\|red\|\d+\|1\|0\/\w+\|/m, 'SHOW SESSIONS');
+# the console; a session has a position when something has been sent to it
+my $sessions;
+eval { wait_for('the position', sub { ($sessions = $proxy->console('SHOW SESSIONS')) =~ /\|store\|archive\|.*\|red\|\d+\|1\|0\// }) };
+like($sessions, qr/^\d+\|store\|archive\|local\|stream\|START_REPLICATION\|red\|\d+\|1\|0\/\w+\|/m, 'SHOW SESSIONS');
 like($proxy->console('show nodes;'), qr/^blue\|node\|blue\|site\|AES256\|[0-9a-f]{16}\|[0-9a-f]{16}\|1\|\d+\|1\|no\|0\|no\|no$/m, 'SHOW NODES');
 like($proxy->console('SHOW NODES'), qr/^store\|profile\|blue.*\|1\|yes\|no$/m, 'it counts sessions');
 like($proxy->console('SHOW STATUS'), qr/^sessions\|[12]$/m, 'SHOW STATUS');
@@ -172,6 +215,7 @@ $proxy->console('SHUTDOWN');
 wait_for('the proxy to end', sub { waitpid($proxy->pid, POSIX::WNOHANG()) == $proxy->pid });
 is($?, 0, 'SHUTDOWN ends it in good order');
 $proxy->{pid} = undef;
+wait_for('a client to be told', sub { $waiter->pump_nb; $ignored =~ /terminating connection/ });
 $waiter->signal('TERM');
 $waiter->finish;
 like($ignored, qr/terminating connection because the proxy is stopped/, 'its clients are told');

@@ -58,12 +58,13 @@ my @rows = (
 	[ { red_keyset => "keyset = none\nupstream = blue" }, 2, 12, '[node blue] has no conninfo', 'Say there how the server is reached.' ],
 	[ { conninfo => 'conninfo = host=x prot=1' }, 2, 10, 'conninfo is no connection string of libpq', 'Write it as host=... port=... user=..., or as postgresql://user@host:port.', qr/invalid connection option "prot"/ ],
 	[ { conninfo => 'conninfo = password=secret word' }, 2, 10, 'conninfo is no connection string of libpq', qr/^Write it as/, qr/there is a password in it/ ],
+	[ { auth => "auth_type = trust\nauth_conninfo = password=secret word" }, 2, 5, 'auth_conninfo is no connection string of libpq', qr/^Write it as/, qr/there is a password in it/ ],
 	[ { conninfo => 'conninfo = "host=x"' }, 2, 10, 'the value of conninfo stands in quotes', 'A value is the rest of its line as it stands: take the quotes away.' ],
 	[ { uri => 'uri = vault:x' }, 2, 8, 'key provider "vault" is not known', 'docs/providers.md has them all; file:PATH is one.' ],
 	[ { uri => 'uri = kek' }, 2, 8, 'key provider is not of the form SCHEME:SOURCE', 'docs/providers.md has them all; file:PATH is one.' ],
 	[ { uri => 'uri = command:' }, 2, 8, 'key provider "command:" names no source after the colon', 'docs/providers.md says how it is written.' ],
 	[ { uri => 'uri = command:echo ' . '0' x 64 }, 6, 8, 'key provider holds 64 hexadecimal digits: a cluster key does not belong there', qr/Keep the key where the provider fetches it from/ ],
-	[ { uri => 'uri = file:gone' }, 2, 8, "could not look at cluster key file \"$dir/gone\": No such file or directory", 'walcrypt-ctl key init NAME --create-kek makes the file.' ],
+	[ { uri => 'uri = file:gone' }, 2, 8, "could not look at cluster key file \"$dir/gone\": No such file or directory", 'The first walcrypt-ctl key init NAME --create-kek makes the file; one that is lost comes from its copy.' ],
 	[ { uri => 'uri = file:keystore' }, 2, 8, "cluster key file \"$dir/keystore\" is not a regular file", undef ],
 	[ { keyset => 'keyset = blu' }, 6, 13, "there is no keyset \"blu\" in keystore \"$dir/keystore\"", 'Make it: walcrypt-ctl key init blu. Known are: blue.' ],
 	[ { keyset => 'keyset = Blue' }, 2, 13, '"Blue" in keyset is not a name', 'A name has at most 63 of a-z, 0-9, _ and -, and begins with a letter or _.' ],
@@ -113,6 +114,9 @@ $proxy->start(wrapper => [ 'sh', '-c', "cd '$folder' && exec \"\$1\" -c $name", 
 my $full = Cwd::realpath($proxy->conf);
 like($proxy->console('SHOW STATUS'), qr/^config_file\|\Q$full\E$/m, 'the console shows its full name');
 like($proxy->console('SHOW CONFIG'), qr/^keystore\|\Q@{[ Cwd::realpath($proxy->keystore) ]}\E\|/m, 'and full paths');
+# a limit of 0 would stop no core that is piped to a program
+sub core_limit { my ($pid) = @_; return slurp_file("/proc/$pid/limits") =~ /^Max core file size\s+\S+\s+(\S+)/m ? $1 : 'none'; }
+is(core_limit($proxy->pid), core_limit('self') eq '0' ? 0 : 1, 'the proxy leaves no core');
 my $at = $proxy->log_size;
 kill('HUP', $proxy->pid);
 wait_for_file_line($proxy->logfile, qr/reloaded/, $at);

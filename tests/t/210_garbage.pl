@@ -3,6 +3,8 @@
 use strict;
 use warnings;
 use File::Temp ();
+use HTTP::Tiny;
+use JSON::PP ();
 use PostgreSQL::Test::Utils;
 use PostgreSQL::Test::Cluster;
 use Test::More;
@@ -13,8 +15,9 @@ my $system = '7000000000000000001';
 my $sockets = File::Temp::tempdir('wcuXXXXXX', TMPDIR => 1, CLEANUP => 1);
 my $upstream_log = "$sockets/log";
 my $red = "$sockets/.s.PGSQL.5432";
+my $http = '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port();
 my $proxy = Walcrypt::Proxy->new(
-	nodes => { red => { conninfo => "host=$sockets port=5432 user=x" }, blue => { keyset => 'blue' } }, settings => { connect_timeout => '3s' });
+	nodes => { red => { conninfo => "host=$sockets port=5432 user=x" }, blue => { keyset => 'blue' } }, settings => { connect_timeout => '8s', http_listen => $http });
 $proxy->key_init('blue', '--system-identifier', $system);
 $proxy->start;
 
@@ -165,9 +168,44 @@ with_upstream(sub { $_[0]->play_primary({ data_checksums => 'off' }) },
 with_upstream(sub { $_[0]->play_primary({ shared_preload_libraries => '/x/libwalcrypt-storage.so' }) },
 	sub { like(refusal('BASE_BACKUP'), qr/upstream "red" is an encrypted server/, 'no base backup of an encrypted server'); });
 
+# what a server says while nobody asks it anything is the reason of its end only when it says that it ends
+for my $case ([ 'N', 'WARNING', 0 ], [ 'E', 'FATAL', 1 ]) {
+	my ($type, $severity, $counts) = @$case;
+	with_upstream(
+		sub {
+			$_[0]->play_primary({}, sub {
+				my ($wire) = @_;
+				$wire->row('physical', undef, undef);
+				$wire->send('Z', 'I');
+				select(undef, undef, undef, 0.3);
+				$wire->send($type, "S$severity\0V$severity\0C57P01\0Mwords of the server\0\0");
+				select(undef, undef, undef, 0.3);
+				return;
+			});
+		},
+		sub {
+			my $c = blue_asks('READ_REPLICATION_SLOT x');
+			$c->until('Z');
+			my (undef, $body) = $c->until('E');
+			my %f = Walcrypt::Wire::fields($body);
+			like($f{M}, qr/lost the connection to upstream "red"/, "a server that goes after a $severity");
+			is(($f{D} // '') =~ /words of the server/ ? 1 : 0, $counts, $counts ? '... which is the reason' : '... which is not the reason');
+		});
+}
+
+# a server that speaks Latin-1: what it says is on the page, too
+with_upstream(
+	sub { $_[0]->play_primary({}, sub { $_[0]->send('W', pack('Cn', 0, 0)); $_[0]->send('E', "SERROR\0VERROR\0CXX000\0Md\xe9j\xe0 vu\0\0"); return 1; }); },
+	sub {
+		my $c = blue_asks('START_REPLICATION PHYSICAL 0/3000000 TIMELINE 1');
+		like(($c->until('Z'))[0], qr/EZ$/, 'a stream that ends by an error in Latin-1');
+		my $answer = HTTP::Tiny->new->get("http://$http/status.json");
+		is($answer->{success} ? JSON::PP::decode_json($answer->{content})->{standbys}[0]{end_reason} : $answer->{reason}, 'd?j? vu', '... which is in the JSON');
+	});
+
 # how a connection may go wrong before it is one
 my @openings = (
-	[ 'nothing', sub { sleep 10 } ], [ 'a close', sub { } ], [ 'noise', sub { $_[0]->raw(join('', map { chr(($_ * 7) & 255) } 1 .. 5000)); sleep 1 } ],
+	[ 'nothing', sub { sleep 30 } ], [ 'a close', sub { } ], [ 'noise', sub { $_[0]->raw(join('', map { chr(($_ * 7) & 255) } 1 .. 5000)); sleep 1 } ],
 	[ 'half a message', sub { $_[0]->read_startup; $_[0]->raw("R\0\0"); } ], [ 'a message of 1 GB', sub { $_[0]->read_startup; $_[0]->raw('R' . pack('N', 1 << 30) . 'x' x 1000); sleep 1 } ],
 	[ 'a password request', sub { $_[0]->read_startup; $_[0]->send('R', pack('N', 3)); sleep 1 } ],
 	[ 'a copy for an answer', sub { $_[0]->play_primary({}) } ]);
@@ -206,7 +244,7 @@ for my $case (@streams) {
 				$code->($wire);
 				# closing with bytes unread would take back what was sent
 				shutdown($wire->{socket}, 1);
-				$wire->more(3);
+				$wire->more;
 				return; });
 		},
 		sub {
@@ -241,7 +279,7 @@ for my $case (@backups) {
 				$wire->send('H', pack('Cn', 0, 0));
 				$code->($wire);
 				shutdown($wire->{socket}, 1);
-				$wire->more(3);
+				$wire->more;
 				return; });
 		},
 		sub {
@@ -260,7 +298,7 @@ my @replies = (
 for my $case (@replies) {
 	my ($what, $type, $body, $reason) = @$case;
 	with_upstream(
-		sub { $_[0]->play_primary({}, sub { my ($wire) = @_; $wire->send('W', pack('Cn', 0, 0)); $wire->more(10); return; }); },
+		sub { $_[0]->play_primary({}, sub { my ($wire) = @_; $wire->send('W', pack('Cn', 0, 0)); $wire->more; return; }); },
 		sub {
 			my ($offset) = @_;
 			my $c = blue_asks("START_REPLICATION PHYSICAL 0/3000000 TIMELINE 1");

@@ -57,6 +57,8 @@ $red->safe_psql('postgres', "ALTER SYSTEM SET synchronous_standby_names = 'blue'
 $red->safe_psql('postgres', "ALTER SYSTEM SET synchronous_commit = remote_apply");
 $red->reload;
 wait_for('sync', sub { $red->safe_psql('postgres', "SELECT sync_state FROM pg_stat_replication WHERE application_name = 'blue'") eq 'sync' });
+# commits wait once the checkpointer has read the settings, too
+$red->safe_psql('postgres', 'CHECKPOINT');
 my $seen = 0;
 for my $i (1 .. 20) {
 	$red->safe_psql('postgres', "INSERT INTO t VALUES ($i, 'sync')");

@@ -12,13 +12,14 @@ use Walcrypt::Wire;
 my $limit_kib = 64 * 1024;
 my $red = Walcrypt::Node->new('red');
 $red->init(allows_streaming => 1, extra => ['-k']);
-$red->append_conf('postgresql.conf', "fsync = off\nmax_wal_size = 2GB\nwal_keep_size = 512MB\nwal_sender_timeout = 0\n");
+$red->append_conf('postgresql.conf', "fsync = off\nmax_wal_size = 2GB\nwal_keep_size = 512MB\nwal_sender_timeout = 0\nlisten_addresses = '127.0.0.1'\n");
+append_to_file($red->data_dir . '/pg_hba.conf', "host all,replication all 127.0.0.1/32 trust\n");
 $red->start;
 $red->safe_psql('postgres', "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 28) AS text FROM generate_series(1, 400000) i; CHECKPOINT");
 my $size = $red->safe_psql('postgres', 'SELECT pg_database_size(current_database())') / (1 << 20);
 cmp_ok($size, '>', 350, "a database of $size MB");
 
-my $proxy = Walcrypt::Proxy->new(settings => { log_level => 'debug' }, nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' } });
+my $proxy = Walcrypt::Proxy->new(settings => { log_level => 'debug' }, nodes => { red => { conninfo => 'host=127.0.0.1 port=' . $red->port . ' user=' . getpwuid($<) }, blue => { keyset => 'blue' } });
 $proxy->key_init('blue');
 $proxy->start;
 my $highest = 0;
@@ -42,18 +43,18 @@ like($proxy->console('SHOW SESSIONS'), qr/\|lazy\|local\|backup\|BASE_BACKUP\|/,
 cmp_ok(rss(), '<', $limit_kib, "a backup that is not read: $highest KiB");
 # then slowly, then fast
 for (1 .. 50) { $c->more; $c->{in} = ''; rss(); sleep 0.02; }
-my $bytes = 0;
-while ($c->more(5)) { $bytes += length $c->{in}; my $tail = substr($c->{in}, -64); $c->{in} = ''; rss() if ($bytes >> 20) % 16 == 0; last if $tail =~ /Z\x00\x00\x00\x05I$/; }
+my ($bytes, $tail) = (0, '');
+while ($c->more) { $bytes += length $c->{in}; $tail = substr($tail . $c->{in}, -64); $c->{in} = ''; rss() if ($bytes >> 20) % 16 == 0; last if $tail =~ /Z\x00\x00\x00\x05I$/; }
 cmp_ok($bytes, '>', 350 << 20, 'it arrives whole in the end');
 cmp_ok($highest, '<', $limit_kib, "resident memory during the backup: $highest KiB, idle $idle KiB");
 close $c->{socket};
 
-# four backups at once by the stock client
-my @runs = map { IPC::Run::start([ 'pg_basebackup', '-d', $proxy->connstr('blue'), '--checkpoint=fast', '--no-sync', '-X', 'none', '-F', 't', '-D', '-', '--no-manifest' ], '>', '/dev/null', '2>', \my $e) } 1 .. 4;
-my $end = time() + 1.5;
+# eight backups at once by the stock client, from an upstream that is reached by TCP, where they are read in large pieces
+my @runs = map { IPC::Run::start([ 'pg_basebackup', '-d', $proxy->connstr('blue'), '--checkpoint=fast', '--no-sync', '-X', 'none', '-F', 't', '-D', '-', '--no-manifest' ], '>', '/dev/null', '2>', \my $e) } 1 .. 8;
+my $end = time() + 3;
 while (time() < $end) { rss(); sleep 0.02; }
 ok($_->finish, 'a backup beside others') for @runs;
-cmp_ok($highest, '<', $limit_kib, "resident memory with four backups: $highest KiB");
+cmp_ok($highest, '<', $limit_kib, "resident memory with eight backups: $highest KiB");
 
 # a stream that nobody reads while the primary writes 200 MB
 $c = connect_blue('stuck');
@@ -75,9 +76,9 @@ like($proxy->log($log), qr/the stream is 1[5-9]\d MiB behind.*the stream is 0 Mi
 cmp_ok($highest, '<', $limit_kib, "resident memory meanwhile: $highest KiB");
 my $worker = "/proc/" . $proxy->pid . "/task/*/status";
 sub switches { my $n = 0; $n += (slurp_file($_) =~ /^voluntary_ctxt_switches:\s+(\d+)/m)[0] for glob($worker); return $n; }
-my $switched = switches();
+my ($switched, $from) = (switches(), time());
 sleep 1;
-cmp_ok(switches() - $switched, '<', 50, 'and the proxy does not look every 10 ms any more');
+cmp_ok((switches() - $switched) / (time() - $from), '<', 50, 'and the proxy does not look every 10 ms any more');
 close $behind->{socket};
 
 # vanishing
@@ -85,7 +86,7 @@ is($red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE a
 close $c->{socket};
 my $since = time();
 wait_for('its walsender to go', sub { $red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'stuck'") == 0 });
-cmp_ok(time() - $since, '<', 3, 'a client that vanishes takes its walsender with it');
+cmp_ok(time() - $since, '<', 30, 'a client that vanishes takes its walsender with it');    # no time-out of a minute does
 $c = connect_blue('gone');
 $c->send('Q', "BASE_BACKUP (LABEL 'x', CHECKPOINT 'fast', WAIT 'false', MAX_RATE 64)\0");
 $c->until('H');

@@ -37,7 +37,7 @@ sub advance
 		my ($row) = grep { /^\d+\|blue\|archive\|/ } split(/\n/, $proxy->console('SHOW SESSIONS'));
 		my $sent = defined $row ? (split(/\|/, $row))[9] : '';
 		return $sent ne '' && number($sent) >= number($to);
-	}, 30);
+	});
 	return;
 }
 advance();

@@ -70,7 +70,9 @@ for my $sync ([ 'blue', $blue ], [ 'green', $green ]) {
 		$red->safe_psql('postgres', "ALTER SYSTEM SET synchronous_standby_names = '$name'");
 		$red->safe_psql('postgres', "ALTER SYSTEM SET synchronous_commit = $level");
 		$red->reload;
-		wait_for('sync', sub { ($red->psql('postgres', "SELECT sync_state FROM pg_stat_replication WHERE application_name = '$name'"))[1] eq 'sync' });
+		wait_for('sync', sub { ($red->psql('postgres', "SELECT string_agg(application_name, ' ') FROM pg_stat_replication WHERE sync_state <> 'async'"))[1] eq $name });
+		# commits wait once the checkpointer has read the settings, too
+		$red->safe_psql('postgres', 'CHECKPOINT');
 		my $seen = 0;
 		for my $i (1 .. 5) {
 			$red->safe_psql('postgres', "INSERT INTO t VALUES ($i, '$name $level')");
@@ -157,7 +159,8 @@ sub receive_until
 	my ($lsn) = @_;
 	my ($o, $e) = ('', '');
 	my $run = IPC::Run::start([ @receive, '--endpos', $lsn ], '<', \undef, '>', \$o, '2>', \$e);
-	wait_for('pg_receivewal', sub { $up->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'archiver'") });
+	# or the end of it, where more has come by itself
+	wait_for('pg_receivewal', sub { $run->pump_nb; !$run->pumpable || $up->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'archiver'") });
 	$up->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'it', 'looks when more comes')");
 	ok($run->finish, "pg_receivewal up to $lsn") or diag($e);
 	return;

@@ -30,9 +30,7 @@ $proxy->start;
 my $blue = $node{blue};
 $blue->init_from_proxy($proxy, 'blue');
 $blue->start;
-$red->wait_for_catchup('blue');
-$red->stop;
-$blue->promote;
+$blue->take_over($red);
 for my $name (qw(same other grey)) {
 	$node{$name}->init_from_proxy($proxy, $name);
 	$node{$name}->use_layer(undef) if $name eq 'grey';

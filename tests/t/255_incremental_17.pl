@@ -7,6 +7,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Wire;
 
 use_postgres(17) if postgres_major() < 17;
 
@@ -109,6 +110,38 @@ for my $row ([ green => $blue[0], qr/the manifest is of a backup under relation 
 	($good, $err) = backup('plain', 'after_garbage');
 	ok($good, 'and the proxy lives on') or diag($err);
 }
+
+# a client that stops in the middle of its manifest is ended after client_stall_timeout; one that goes on, however slowly, is not
+$proxy->{settings}{client_stall_timeout} = '6s';
+$proxy->write_conf;
+is($proxy->console('RELOAD'), 'RELOAD', 'RELOAD for client_stall_timeout');
+my %upload = map {
+	my $c = Walcrypt::Wire->connect($proxy);
+	$c->startup(user => 'blue', replication => 'true', application_name => "uploads_$_");
+	$c->until('Z');
+	$c->send('Q', "UPLOAD_MANIFEST\0");
+	is(($c->until('GE'))[0], 'G', "a manifest is begun: it $_");
+	$_ => $c;
+} qw(stops half goes_on);
+sub uploads { return $red->safe_psql('postgres', q{SELECT coalesce(string_agg(application_name, ' ' ORDER BY application_name), '') FROM pg_stat_activity WHERE application_name ~ '^uploads'}); }
+is(uploads(), 'uploads_goes_on uploads_half uploads_stops', 'each has its walsender');
+$upload{stops}->send('d', '{ "PostgreSQL-Backup-Manifest-Version": 2,');
+$upload{half}->raw('d' . pack('N', 1000) . '{ ');
+my $begin = time();
+wait_for('those that say nothing to be ended', sub { $upload{goes_on}->send('d', ' '); select(undef, undef, undef, 0.1); uploads() eq 'uploads_goes_on' });
+wait_for('more than their time', sub { $upload{goes_on}->send('d', ' '); select(undef, undef, undef, 0.1); time() - $begin > 14 });
+for my $who (qw(stops half)) {
+	my ($seen, $body) = $upload{$who}->until('E');
+	like({ Walcrypt::Wire::fields($body) }->{M} // '', qr/^the client has been silent for 6 s/, "... and told so: it $who");
+}
+is(uploads(), 'uploads_goes_on', 'one that says a little is not');
+$upload{goes_on}->send('c', '');
+my ($seen, $body) = $upload{goes_on}->until('ZE');
+unlike({ Walcrypt::Wire::fields($body) }->{M} // '', qr/silent/, '... and is answered by the server in the end');
+undef %upload;
+delete $proxy->{settings}{client_stall_timeout};
+$proxy->write_conf;
+$proxy->console('RELOAD');
 
 # from an encrypted primary
 $blue->init_from_proxy($proxy, 'blue');

@@ -66,6 +66,7 @@ reload('mid', 2);
 build($_) for qw(next mid), @behind;
 mkdir "$tmp/archive";
 my $receive = IPC::Run::start([ 'pg_receivewal', '-D', "$tmp/archive", '-d', $proxy->connstr('archive') ], '<', \undef, '>&', \my $said);
+wait_for('the archive to begin', sub { () = glob("$tmp/archive/*") });    # in the segment that is ended next
 written('blue', 'before', qw(next mid), @behind);
 
 # the primary is replaced: mid goes on, and what it streams is under epoch 2 from the next timeline on

@@ -84,8 +84,11 @@ wait_for('the one that left to be forgotten', sub { (() = $proxy->console('SHOW 
 ok(1, 'a held client that leaves is gone');
 
 # 4 what a reload brings holds for those who are released after it
+my $elsewhere = begin('red');
+held('red');
 delete $proxy->{nodes}{archive};
 $proxy->{nodes}{blue}{allow_commands} = 'slots';
+$proxy->{nodes}{red}{allow_addr} = '10.9.8.7';
 $proxy->write_conf;
 is($proxy->console('RELOAD'), 'RELOAD', 'RELOAD while paused');
 wait_for('the reload', sub { $proxy->console('SHOW NODES') !~ /^archive/m });
@@ -98,6 +101,9 @@ my ($seen, $body) = $blue->until('ZEW');
 like({ Walcrypt::Wire::fields($body) }->{M}, qr/"blue" may not use START_REPLICATION/, 'under the configuration of now');
 ($seen, $body) = $ahead->until('ZE');
 like({ Walcrypt::Wire::fields($body) }->{M}, qr/there is no node or profile "archive" in walcrypt-proxy's configuration any more/, 'a node that is gone is told so');
+($seen, $body) = $elsewhere->until('ZE');
+like({ Walcrypt::Wire::fields($body) }->{M}, qr/"red" may not connect from local/, 'one that may not come from there any more, too');
+delete $proxy->{nodes}{red}{allow_addr};
 $proxy->{nodes}{blue} = { keyset => 'blue' };
 $proxy->write_conf;
 kill('HUP', $proxy->pid);

@@ -6,6 +6,8 @@ use PostgreSQL::Test::Utils;
 use PostgreSQL::Test::Cluster;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Console;
+use Walcrypt::Wire;
 
 my ($red, $blue, $green) = map { Walcrypt::Node->new($_) } qw(red blue green);
 $red->init(allows_streaming => 1, extra => ['-k']);
@@ -41,12 +43,12 @@ sub slurp_control { my ($node) = @_; return scalar `pg_controldata @{[ $node->da
 $blue->init_from_proxy($proxy, 'blue');
 $blue->append_conf('postgresql.conf', "wal_receiver_status_interval = 1s\nwal_retrieve_retry_interval = 200ms\n");
 is(row('blue', 'blue'), undef, 'a standby that has not come yet has no row');
-my $dump = row('blue', $ENV{PGAPPNAME});
+my $dump = wait_row('the end of its stream', 'blue', $ENV{PGAPPNAME}, sub { $_[0]{state} eq 'ended' });
 is($dump ? "$dump->{state} $dump->{end}" : '', 'ended client', 'the WAL stream of the base backup is remembered: the client ended it');
 $blue->start;
 $red->safe_psql('postgres', 'CREATE TABLE t AS SELECT generate_series(1, 1000) i');
 my $lsn = $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
-my $r = wait_row('the standby to replay', 'blue', 'blue', sub { lsn($_[0]{replay_lsn}) >= lsn($lsn) && $_[0]{lag_bytes} eq '0' });
+my $r = wait_row('the standby to replay', 'blue', 'blue', sub { lsn($_[0]{replay_lsn}) >= lsn($lsn) && $_[0]{lag_bytes} eq '0' && $_[0]{replay_lag_s} eq '0.000' });
 is("$r->{state} $r->{end}|$r->{ended}|$r->{upstream}|$r->{timeline}", 'streams ||red|1', 'it streams');
 is($r->{system_identifier}, control($red, 'Database system identifier'), 'which cluster it is');
 is($r->{replay_lag_s}, '0.000', 'and is not behind');
@@ -59,7 +61,7 @@ $blue->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 wait_for('the pause', sub { $blue->safe_psql('postgres', 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' });
 $red->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 20000)');
 $lsn = $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
-$r = wait_row('the lag', 'blue', 'blue', sub { lsn($_[0]{flush_lsn}) >= lsn($lsn) && $_[0]{replay_lag_s} > 1 });
+$r = wait_row('the lag', 'blue', 'blue', sub { lsn($_[0]{flush_lsn}) >= lsn($lsn) && $_[0]{replay_lag_s} > 1 && $_[0]{flush_lag_s} eq '0.000' });
 is($r->{lag_bytes}, lsn($r->{upstream_lsn}) - lsn($r->{replay_lsn}), 'lag_bytes counts to what is replayed');
 cmp_ok($r->{lag_bytes}, '>', 1000000, 'more than a megabyte');
 is($r->{flush_lag_s}, '0.000', 'it has flushed everything');
@@ -92,6 +94,7 @@ is($r->{received_lsn}, $r->{sent_lsn}, 'all of it was sent');
 is($r->{flush_lsn}, $r->{sent_lsn}, 'and flushed');
 wait_for('the session to be gone', sub { $proxy->console('SHOW SESSIONS') !~ /\|START_REPLICATION\|/ });
 is(row('blue', 'blue')->{end}, 'complete', 'it is remembered when the session is gone');
+wait_for('the standby to replay', sub { $blue->safe_psql('postgres', "SELECT pg_last_wal_replay_lsn() >= '$r->{last_record_end}'") eq 't' });
 is($blue->safe_psql('postgres', 'SELECT pg_last_wal_replay_lsn()'), $r->{last_record_end}, 'the standby has replayed that far');
 
 # a cascade sees the end of the timeline
@@ -103,6 +106,22 @@ my $old = row('green', 'green')->{session};
 $blue->promote;
 $r = wait_row('the next timeline', 'green', 'green', sub { $_[0]{timeline} == 2 && $_[0]{state} eq 'streams' });
 cmp_ok($r->{session}, '>=', $old, 'the cascade streams the next timeline');
+
+# who asks for the timeline that has ended gets it to its end, which is known then, of the session and of the standby
+my ($switch) = slurp_file($blue->data_dir . '/pg_wal/00000002.history') =~ m{^1\t(\S+)}m;
+my $past = Walcrypt::Wire->connect($proxy);
+$past->startup(user => 'green', replication => 'true', application_name => 'past');
+$past->until('Z');
+my $from = lsn($switch) - lsn($switch) % (16 << 20);
+$past->send('Q', sprintf("START_REPLICATION PHYSICAL %X/%X TIMELINE 1\0", $from >> 32, $from & 0xffffffff));
+like(($past->until('cE'))[0], qr/^Wd+c$/, 'a stream of the timeline that has ended');
+$past->send('c', '');
+like(($past->until('ZE'))[0], qr/^TDC+Z$/, '... says what follows it');
+$r = wait_row('its end', 'green', 'past', sub { $_[0]{state} eq 'ended' });
+is("$r->{state} $r->{end} $r->{timeline} $r->{next_timeline} $r->{timeline_end}", "ended timeline 1 2 $switch", 'SHOW STANDBYS: it ended with the timeline, where the history says, and timeline 2 follows');
+my $shown = wait_for('the session to be ready', sub { my ($s) = grep { $_->{application_name} eq 'past' } console_rows($proxy, 'SHOW SESSIONS'); $s && $s->{state} eq 'ready' ? $s : undef });
+is("$shown->{state} $shown->{timeline_end}", "ready $switch", 'SHOW SESSIONS: the same');
+undef $past;
 my $receive = IPC::Run::start([ 'pg_receivewal', '-D', PostgreSQL::Test::Utils::tempdir(), '-d', $proxy->connstr('green') . ' application_name=archive', '--no-loop' ], '<', \undef, '>&', \my $said);
 $r = wait_row('the archive', 'green', 'archive', sub { $_[0]{state} eq 'streams' && lsn($_[0]{write_lsn}) > 0 });
 is($r->{replay_lsn}, '', 'what only receives replays nothing');

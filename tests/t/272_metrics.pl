@@ -7,6 +7,7 @@ use JSON::PP;
 use Test::More;
 use Walcrypt;
 use Walcrypt::Console;
+use Walcrypt::Wire;
 use IO::Select;
 
 my ($red, $blue) = map { Walcrypt::Node->new($_) } qw(red blue);
@@ -37,7 +38,16 @@ sub metrics
 	my %m = map { /^(\S+?(?:\{.*\})?) (\S+)$/ ? ($1 => $2) : () } split /\n/, $body;
 	return ($body, \%m, $head);
 }
-my ($body, $m, $head) = metrics();
+my ($body, $m, $head, $row);
+# a moment in which nothing is on its way: a primary writes WAL of its own now and then
+my $position = 'node="blue",application_name="blue",position="replay"';
+sub number { my ($h, $l) = $_[0] =~ m{^(\w+)/(\w+)$} or return -1; return hex($h) * 2**32 + hex($l); }
+wait_for('a quiet moment', sub {
+	($body, $m, $head) = metrics();
+	$row = standby();
+	return $m->{"walcrypt_standby_lag_bytes{$position}"} eq '0' && $m->{"walcrypt_standby_lag_seconds{$position}"} eq '0.000' && $m->{'walcrypt_sessions{node="blue",state="stream"}'} eq '2'
+	  && $m->{"walcrypt_standby_lsn{$position}"} == number($row->{replay_lsn});
+});
 like($head, qr{^Content-Type: text/plain; version=0\.0\.4}m, 'the format is named');
 my ($out, $err) = ('', '');
 ok(IPC::Run::run([qw(promtool check metrics)], '<', \$body, '>', \$out, '2>', \$err), 'promtool has nothing to say') or diag($out . $err);
@@ -49,9 +59,7 @@ is($m->{'walcrypt_standby_streaming{node="blue",application_name="blue"}'}, 1, '
 is($m->{'walcrypt_standby_streaming{node="blue",application_name="a\\\\\\"b"}'}, 1, 'so does the odd one');
 is($m->{'walcrypt_standby_lag_bytes{node="blue",application_name="blue",position="replay"}'}, 0, 'the lag in bytes');
 is($m->{'walcrypt_standby_lag_seconds{node="blue",application_name="blue",position="replay"}'}, '0.000', 'and in seconds');
-my $row = standby();
-my ($h, $l) = $row->{replay_lsn} =~ m{^(\w+)/(\w+)$};
-is($m->{'walcrypt_standby_lsn{node="blue",application_name="blue",position="replay"}'}, hex($h) * 2**32 + hex($l), 'a position');
+is($m->{"walcrypt_standby_lsn{$position}"}, number($row->{replay_lsn}), 'a position');
 is($m->{'walcrypt_upstream_up{node="red"}'} . $m->{'walcrypt_upstream_primary{node="red"}'}, '11', 'the upstream');
 is($m->{'walcrypt_errors_total{node="plain",class="refused"}'}, (grep { $_->{node} eq 'plain' } console_rows($proxy, 'SHOW STATS'))[0]{errors_refused}, 'errors by class');
 is($m->{'walcrypt_base_backups_total{node="blue"}'}, 1, 'base backups');
@@ -62,6 +70,12 @@ for my $key (console_rows($proxy, 'SHOW KEYS')) {
 my ($age) = map { $m->{$_} } grep { /^walcrypt_key_age_seconds\{.*key="relation"/ } keys %$m;
 ok($age >= 0 && $age < 300, "its age: $age s");
 is($m->{'walcrypt_sessions{node="blue",state="stream"}'}, 2, 'sessions');
+# who has not authenticated does not choose a label: each would be a series of its own
+my @strangers = map { my $c = Walcrypt::Wire->connect($proxy); $c->startup(user => "stranger$_", replication => 'true'); $c->until('E'); $c } 1 .. 3;
+my ($text, $now) = metrics();
+is($now->{'walcrypt_sessions{node="",state="closing"}'}, 3, 'sessions of strangers');
+unlike($text, qr/stranger/, '... without the names that they say they have');
+undef @strangers;
 cmp_ok($m->{'process_resident_memory_bytes'}, '>', 1 << 20, 'memory');
 my $sent = $m->{'walcrypt_sent_bytes_total{node="blue"}'};
 $red->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 100000)');
@@ -74,15 +88,41 @@ wait_for('its end', sub { ($body, $m) = metrics(); $m->{'walcrypt_standby_stream
 is($m->{'walcrypt_standby_stream_end{node="blue",application_name="a\\\\\\"b",end="client"}'}, 1, 'how it ended');
 ok(!grep { /^walcrypt_standby_lag.*a\\/ } keys(%$m), 'what does not stream has no lag');
 
+# a base backup under way, which nobody reads, so that it stands still
+my $slow = Walcrypt::Wire->connect($proxy);
+$slow->startup(user => 'blue', replication => 'true', application_name => 'slow');
+$slow->until('ZE');
+$slow->send('Q', "BASE_BACKUP (LABEL 'x', PROGRESS, CHECKPOINT 'fast', WAIT false)\0");
+my $done = -1;
+my $backup = wait_for('the backup to stand still', sub {
+	my ($s) = grep { $_->{application_name} eq 'slow' && ($_->{backup_done} || 0) > 0 } console_rows($proxy, 'SHOW SESSIONS');
+	my $same = $s && $s->{backup_done} == $done;
+	$done = $s->{backup_done} if $s;
+	($body, $m) = metrics();
+	return $same && $m->{qq{walcrypt_base_backup_bytes{node="blue",session="$s->{id}"}}} == $done ? $s : select(undef, undef, undef, 0.3) && 0; });
+is($m->{qq{walcrypt_base_backup_bytes{node="blue",session="$backup->{id}"}}}, $backup->{backup_done}, 'how far a base backup is');
+is($m->{qq{walcrypt_base_backup_size_bytes{node="blue",session="$backup->{id}"}}}, $backup->{backup_size}, '... of how much');
+ok(IPC::Run::run([qw(promtool check metrics)], '<', \$body, '>', \$out, '2>', \$err), '... and promtool has nothing to say') or diag($out . $err);
+undef $slow;
+wait_for('the backup to be given up', sub { ($body, $m) = metrics(); $m->{'walcrypt_base_backups_failed_total{node="blue"}'} == 1 });
+is(scalar(grep { /^walcrypt_base_backup_(size_)?bytes/ } keys %$m), 0, 'one that is over is none under way');
+
 # the data of the page
 my ($status, undef, $json) = http_get($port, '/status.json');
 my $state = decode_json($json);
 is($status, 200, '/status.json');
 is(join(' ', sort keys %$state), 'keys nodes now sessions standbys stats status upstream', 'the console\'s tables');
 is((grep { $_->{node} eq 'blue' && $_->{application_name} eq 'blue' } @{ $state->{standbys} })[0]{system_identifier}, $row->{system_identifier}, 'the same in it');
-my $history = wait_for('two points of the lag', sub { my ($one) = grep { $_->{application_name} eq 'blue' } @{ decode_json((http_get($port, '/history.json'))[2]) }; $one && @{ $one->{samples} } >= 2 ? $one : undef });
-is($history->{samples}[1][1], 0, 'the history of the lag');
-cmp_ok($history->{samples}[1][0] - $history->{samples}[0][0], '>=', 4, 'a point each 5 s');
+# the last two: of a moment without a lag, and one of them was not late
+my ($before, $last);
+wait_for('two points of the lag', sub {
+	my ($one) = grep { $_->{application_name} eq 'blue' } @{ decode_json((http_get($port, '/history.json'))[2]) };
+	return 0 unless $one && @{ $one->{samples} } >= 2;
+	($before, $last) = @{ $one->{samples} }[ -2, -1 ];
+	return $last->[1] == 0 && $last->[0] - $before->[0] >= 4;
+});
+is($last->[1], 0, 'the history of the lag');
+cmp_ok($last->[0] - $before->[0], '>=', 4, 'a point each 5 s');
 
 # only looking, only by who may
 is((http_get($port, '/', method => 'HEAD'))[0], 200, 'HEAD');

@@ -96,22 +96,27 @@ for (@queries) {
 	$expr =~ s/\$__rate_interval/1m/g;
 	$expr =~ s/"\$(?:instance|node)"/".*"/g;
 	unlike($expr, qr/\$/, "$title: nothing is left to fill in");
-	my $r = query($expr);
+	# a scrape that a busy machine missed leaves nothing for a moment
+	my $r;
+	eval { wait_for('something to show', sub { $r = query($expr); return ($r->{status} // '') eq 'success' && ($title =~ /^Errors/ || @{ $r->{data}{result} }); }, 60) };
 	is($r->{status}, 'success', "$title: an answer") or diag($expr . ' ' . ($r->{error} // ''));
 	next if $title =~ /^Errors/; # none so far
 	cmp_ok(scalar @{ $r->{data}{result} }, '>', 0, "$title: something to show") or diag($expr);
 }
-my @loaded = map { @{ $_->{rules} } } @{ api('rules')->{data}{groups} };
-is(scalar(@loaded), scalar(@alerts), 'the server has the alerts');
-is(join(' ', map { $_->{name} } grep { $_->{state} ne 'inactive' } @loaded), '', 'and none is on');
+sub loaded { return map { @{ $_->{rules} } } @{ api('rules')->{data}{groups} }; }
+is(scalar(loaded()), scalar(@alerts), 'the server has the alerts');
+# a scrape that a busy machine missed is an alert for a moment: what is wrong stays
+my @on;
+eval { wait_for('every alert to be off', sub { @on = map { $_->{name} } grep { $_->{state} ne 'inactive' } loaded(); return !@on; }, 90) };
+is("@on", '', 'and none is on');
 
 # an alert on a real event: the upstream goes away, and the standby with it
 $backup->kill_kill;
 undef $backup;
 $red->stop;
 wait_for('the alert', sub {
-	my ($one) = grep { $_->{name} eq 'WalcryptUpstreamDown' } map { @{ $_->{rules} } } @{ api('rules')->{data}{groups} };
-	$one->{state} ne 'inactive';
+	my ($one) = grep { $_->{name} eq 'WalcryptUpstreamDown' } loaded();
+	$one && $one->{state} ne 'inactive';
 });
 ok(1, 'a lost upstream is seen');
 $server->kill_kill;

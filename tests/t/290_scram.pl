@@ -26,7 +26,7 @@ for my $user (sort keys %passwords) {
 my %users = map { $_ => $red->safe_psql('postgres', "SELECT rolpassword FROM pg_authid WHERE rolname = '$_'") } keys %passwords;
 my $proxy = Walcrypt::Proxy->new(
 	nodes => { red => { conninfo => $red->connstr_for_proxy, allow_clear => 'on' }, blue => { keyset => 'blue' }, odd => { keyset => 'blue' } },
-	settings => { auth_type => 'scram-sha-256', client_login_timeout => '3s', max_failed_logins => 0 });
+	settings => { auth_type => 'scram-sha-256', client_login_timeout => '20s', max_failed_logins => 0 });
 $proxy->{settings}{auth_file} = $proxy->write_users(%users);
 $proxy->write_conf;
 $proxy->key_init('blue');
@@ -202,6 +202,9 @@ for my $case ([ 'a query instead of a proof', 'Q', "SHOW VERSION\0" ], [ 'CopyDa
 my @stops = ([ 'before the first packet', sub { } ], [ 'in the middle of it', sub { $_[0]->raw(pack('NN', 100, 0x30000)) } ], [ 'after declined requests', sub { $_[0]->packet(pack('N', 80877103)) } ],
 	[ 'before a mechanism', sub { $_[0]->startup(user => 'blue', replication => 'true') } ], [ 'after the first message', sub { $_[0]->startup(user => 'blue', replication => 'true'); Walcrypt::Scram::offered($_[0]); Walcrypt::Scram::begin($_[0]) } ],
 	[ 'in the middle of the last', sub { $_[0]->startup(user => 'blue', replication => 'true'); Walcrypt::Scram::offered($_[0]); Walcrypt::Scram::begin($_[0]); $_[0]->raw('p' . pack('N', 100) . 'c=biws') } ]);
+$proxy->{settings}{client_login_timeout} = '3s';
+$proxy->write_conf;
+is($proxy->restart, 1, 'client_login_timeout is 3 s');
 my @stopped = map { my $c = Walcrypt::Wire->connect($proxy); $_->[1]->($c); [ $_->[0], $c ] } @stops;
 for my $case (@stopped) {
 	ok($case->[1]->closed, "a client that stops $case->[0] is ended");
@@ -212,6 +215,7 @@ ok($proxy->log !~ /blue, secret|admin "secret"|StoredKey|SCRAM-SHA-256\$/, 'no s
 # 5 users and their file
 {
 	my $offset = $proxy->log_size;
+	$proxy->{settings}{client_login_timeout} = '20s';
 	$proxy->write_users(%users, new => Walcrypt::Scram::verifier('fresh', 'salt of mine....', 5000));
 	$proxy->{settings}{admin_users} = 'walcrypt_admin, new';
 	$proxy->write_conf;
@@ -265,13 +269,18 @@ ok($proxy->log !~ /blue, secret|admin "secret"|StoredKey|SCRAM-SHA-256\$/, 'no s
 	is(() = $proxy->log =~ /connections from 127.0.0.1:\d+ are refused: max_failed_logins/g, 1, 'the log says so once');
 	# and connections that do not get on with it
 	$proxy->{settings}{max_failed_logins} = 0;
-	$proxy->{settings}{max_logins_per_address} = 10;
+	@{ $proxy->{settings} }{qw(max_logins_per_address client_login_timeout)} = (10, '3s');
 	$proxy->write_conf;
 	$proxy->restart;
 	my @idle = map { Walcrypt::Wire->connect_tcp($proxy) } 1 .. 10;
 	my $one = Walcrypt::Wire->connect_tcp($proxy);
 	ok($one->closed, 'the eleventh connection of an address that has not authenticated is closed');
 	ok($_->closed, 'the others end by themselves') for $idle[0], $idle[9];
+	# who is told that it may not come in counts until it goes, for so long it has a descriptor
+	my @noise = map { my $c = Walcrypt::Wire->connect_tcp($proxy); $c->raw("GET / HTTP/1.1\r\n\r\n"); ($c->until('E'))[0] eq 'E' ? $c : () } 1 .. 30;
+	cmp_ok(scalar(@noise), '<=', 10, 'and so are those that have been refused and stay');
+	undef @noise;
+	wait_for('them to go', sub { my $c = Walcrypt::Wire->connect_tcp($proxy); $c->packet(pack('N', 80877103)); ($c->bytes(1) // '') eq 'N' });
 	($ok, $out) = run_as($passwords{walcrypt_admin}, 'psql', '-XAt', '-d', $proxy->tcp('walcrypt_admin') . ' dbname=walcrypt', '-c', 'SHOW VERSION');
 	ok($ok, 'and make room');
 }

@@ -5,6 +5,7 @@ use warnings;
 use Walcrypt::Network;
 use PostgreSQL::Test::Utils;
 use PostgreSQL::Test::Cluster;
+use IO::Socket::IP;
 use IO::Socket::SSL;
 use Digest::SHA qw(sha256);
 use Test::More;
@@ -47,11 +48,12 @@ sub settings
 {
 	my (%set) = @_;
 	$proxy->{settings} = { listen_addr => '0.0.0.0', auth_type => 'scram-sha-256', auth_file => "$proxy->{dir}/users", client_tls_sslmode => 'require', max_failed_logins => 0,
-		client_tls_cert_file => $pki->file('ec.crt'), client_tls_key_file => $pki->file('ec.key'), client_login_timeout => '3s', %set };
+		client_tls_cert_file => $pki->file('ec.crt'), client_tls_key_file => $pki->file('ec.key'), client_login_timeout => '20s', %set };
 	$proxy->write_conf;
 	return;
 }
 sub again { my (%set) = @_; settings(%set); return $proxy->restart; }
+sub reload { my (%set) = @_; settings(%set); my $at = $proxy->log_size; kill('HUP', $proxy->pid); wait_for_file_line($proxy->logfile, qr/reloaded; sessions/, $at); return; }
 $proxy->write_users(%users);
 settings();
 $proxy->key_init('blue');
@@ -125,6 +127,26 @@ sub with_tls
 	is($answer, 'S', 'TLS is agreed on') if $check;
 	return $c->start_tls(%how) ? $c : undef;
 }
+# openssl's client, which takes commands, and what it has said so far
+my ($said_out, $said_err);
+sub said { return "$said_out$said_err"; }
+sub s_client
+{
+	my ($port, @options) = @_;
+	my $in = ($said_out = $said_err = '');
+	my $run = IPC::Run::start([ 'openssl', 's_client', '-connect', "127.0.0.1:$port", '-alpn', 'postgresql', '-msg', @options ], '<', \$in, '>', \$said_out, '2>', \$said_err);
+	wait_for('the handshake', sub { $run->pump_nb; $said_out =~ /Verify return code/ });
+	return ($run, \$in);
+}
+sub renegotiates
+{
+	my ($port) = @_;
+	my ($run, $in) = s_client($port, '-tls1_2');
+	$$in .= "R\n";
+	my $end = wait_for('an answer', sub { $run->pump_nb; said() =~ /RENEGOTIATING/ && (said() =~ /SSL routines:[^\n]*:no renegotiation/ ? 'refused' : (() = $said_out =~ /<<< TLS 1\.2, Handshake \[[^]]*\], Finished/g) == 2 ? 'done' : 0) });
+	$run->kill_kill;
+	return $end;
+}
 my $query = pack('N', 0x30000) . "user\0walcrypt_admin\0database\0walcrypt\0\0";
 {
 	my $offset = $proxy->log_size;
@@ -138,15 +160,18 @@ my $query = pack('N', 0x30000) . "user\0walcrypt_admin\0database\0walcrypt\0\0";
 	$c->bytes(1);
 	$c->packet($query);
 	ok($c->closed, 'a startup packet instead of a handshake ends it');
-	like($proxy->log($offset), qr/the TLS handshake failed: /, 'with a reason in the log');
+	wait_for_file_line($proxy->logfile, qr/the TLS handshake failed: /, $offset);
+	pass('with a reason in the log');
 	$c = asks();
 	$c->bytes(1);
 	$c->raw("\x16\x03\x01\x02\x00" . "\xaa" x 512);
 	ok($c->closed, 'a broken handshake ends it');
+	reload(client_login_timeout => '2s');
 	$c = asks();
 	$c->bytes(1);
 	$c->raw("\x16\x03");
 	ok($c->closed, 'a handshake that stops half-way ends after client_login_timeout');
+	reload();
 	$c = with_tls(check => 1);
 	$c->packet(pack('N', 80877103));
 	($type, $body) = $c->message;
@@ -182,10 +207,40 @@ for my $case ([ 'TLS 1.1', SSL_version => 'TLSv1_1' ], [ 'another protocol by AL
 	unlike($out, qr/^Reused/m, 'no session is resumed');
 	like($out, qr/Secure Renegotiation IS supported|TLSv1.2/, 'TLS 1.2 was agreed on');
 	like($out, qr/Compression: NONE/, 'without compression');
-	($out, $err) = ('', '');
-	my ($in) = ("R\n");
-	IPC::Run::run([ 'openssl', 's_client', '-connect', "127.0.0.1:$proxy->{port}", '-alpn', 'postgresql', '-tls1_2' ], '<', \$in, '>', \$out, '2>', \$err);
-	like($out . $err, qr/RENEGOTIATING.*(?:no renegotiation|error|closed)/s, 'renegotiation is refused');
+	is(renegotiates($proxy->port), 'refused', 'renegotiation is refused');
+	# the control: a server that allows it
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $never = '';
+	my $server = IPC::Run::start([ 'openssl', 's_server', '-quiet', '-accept', "127.0.0.1:$port", '-cert', $pki->file('ec.crt'), '-key', $pki->file('ec.key'), '-alpn', 'postgresql', '-client_renegotiation' ], '<', \$never, '>', \$out, '2>', \$err);
+	wait_for('openssl s_server', sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) });
+	is(renegotiates($port), 'done', '(openssl would, if the server let it)');
+	$server->kill_kill;
+	# new keys in TLS 1.3 are no renegotiation: the session goes on
+	my ($client, $in) = s_client($proxy->port, '-tls1_3');
+	for my $n (1 .. 5) {
+		$$in .= "K\n";
+		wait_for("key update $n", sub { $client->pump_nb; (() = said() =~ />>> TLS 1\.3, Handshake \[[^]]*\], KeyUpdate/g) == $n });
+	}
+	$$in .= pack('N', 4 + length $query) . $query;
+	wait_for('an answer', sub { $client->pump_nb; said() =~ /SCRAM-SHA-256-PLUS/ });
+	like(said(), qr/<<< TLS 1\.3, Handshake \[[^]]*\], KeyUpdate/, 'new keys in TLS 1.3: answered with new keys, and the session goes on');
+	$client->kill_kill;
+	$client = undef;
+	# a refusal of encryption by GSS is no end: TLS, or nothing, may follow
+	my $c2 = Walcrypt::Wire->connect_tcp($proxy);
+	$c2->packet(pack('N', 80877104));
+	is($c2->bytes(1), 'N', 'encryption by GSS is declined');
+	$c2->packet(pack('N', 80877103));
+	is($c2->bytes(1), 'S', '... then TLS is agreed on');
+	ok($c2->start_tls, '... and stands');
+	$c2->packet($query);
+	is(join(' ', Walcrypt::Scram::offered($c2)), 'SCRAM-SHA-256-PLUS SCRAM-SHA-256', '... as if nothing had been asked before');
+	$c2 = Walcrypt::Wire->connect_tcp($proxy);
+	$c2->packet(pack('N', 80877104));
+	is($c2->bytes(1), 'N', 'encryption by GSS is declined');
+	$c2->packet($query);
+	(undef, $body) = $c2->until('E');
+	is({ Walcrypt::Wire::fields($body) }->{M}, 'TLS is required', '... and no way around TLS');
 }
 
 # channel binding: who sits in between with another certificate, or takes PLUS off the list, gets nowhere
@@ -324,5 +379,30 @@ ok($ok, 'but streams');
 like($err, qr/"blue" may not use CREATE_REPLICATION_SLOT/, '[listen blue]: its user is taken for blue');
 (undef, undef, $err) = run_it('pg_receivewal', '-D', $dir, '-d', "host=localhost hostaddr=10.9.9.1 port=$door user=blue $full", '--create-slot', '-S', 'y');
 like($err, qr/password authentication failed for user "blue"/, 'another one is not');
+like((run_it('psql', '-XAt', '-d', "host=localhost hostaddr=10.9.9.1 port=$door user=walcrypt_admin dbname=walcrypt $full", '-c', 'SHOW VERSION'))[2], qr/takes replication connections only/, 'nor is the console behind that door');
+delete $proxy->{listens}{blue}{users};
+again();
+(undef, undef, $err) = run_it('pg_receivewal', '-D', $dir, '-d', "host=localhost hostaddr=10.9.9.1 port=$door user=walcrypt_admin $full", '--create-slot', '-S', 'y');
+like($err, qr/password authentication failed for user "walcrypt_admin"/, '[listen blue] without users: nobody');
+(undef, undef, $err) = run_it('pg_receivewal', '-D', $dir, '-d', "host=localhost hostaddr=10.9.9.1 port=$door user=blue $full", '--create-slot', '-S', 'y');
+like($err, qr/"blue" may not use CREATE_REPLICATION_SLOT/, '... but blue');
+
+# IPv6, where IPv4 comes in too
+SKIP: {
+	skip 'there is no IPv6 here', 6 unless IO::Socket::IP->new(LocalHost => '::1', Listen => 1);
+	delete $proxy->{listens}{blue};
+	$proxy->{nodes}{blue} = { keyset => 'blue', allow_addr => '::1, 127.0.0.0/8', allow_commands => 'slots' };
+	again(listen_addr => '::');
+	ok((backup($full, 'localhost hostaddr=::1'))[0], 'listen_addr = ::, from ::1');
+	ok(!(backup($full, 'localhost hostaddr=127.0.0.1'))[0], '... is IPv6 alone');
+	again(listen_addr => '*');
+	ok((backup($full, "localhost hostaddr=$_"))[0], "listen_addr = *, from $_") for '::1', '127.0.0.1';
+	(undef, undef, $err) = backup($full, 'localhost hostaddr=10.9.9.1');
+	like($err, qr/password authentication failed/, '... allow_addr: not from 10.9.9.1');
+	$proxy->{nodes}{blue}{allow_addr} = '::2';
+	again(listen_addr => '*');
+	(undef, undef, $err) = backup($full, 'localhost hostaddr=::1');
+	like($err, qr/password authentication failed/, '... allow_addr: not from ::1');
+}
 is($proxy->stop, 0, 'it stops in good order');
 done_testing();

@@ -7,6 +7,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
 use Walcrypt::Certificates;
+use Walcrypt::Wire;
 
 use_postgres($ENV{SLOTSYNC_POSTGRES} // 17);
 my $red = Walcrypt::Node->new('red');
@@ -67,6 +68,19 @@ if (postgres_major() == 17) {
 	IPC::Run::run([ 'psql', '-XAt', '-d', $direct, '-c', 'SHOW VERSION' ], '<', \undef, '>', \$out, '2>', \$err);
 	like($out, qr/^walcrypt-proxy /, 'sslnegotiation=direct') or diag($err);
 }
+# a slot that somebody uses is changed when it is free, however long that takes: the server says nothing meanwhile
+$proxy->{settings}{wal_receiver_timeout} = '1s';
+$proxy->write_conf;
+is($proxy->console('RELOAD'), 'RELOAD', 'RELOAD for wal_receiver_timeout');
+my $holder = IPC::Run::start([ 'pg_recvlogical', '-d', $red->connstr('postgres'), '-S', 'follows', '--start', '-f', '/dev/null', '-o', 'proto_version=1', '-o', 'publication_names=p' ], '<', \undef, '>&', \my $held);
+wait_for('the slot to be in use', sub { $red->safe_psql('postgres', q{SELECT active FROM pg_replication_slots WHERE slot_name = 'follows'}) eq 't' });
+my $c = Walcrypt::Wire->begin($proxy, 'blue');
+$c->send('Q', "ALTER_REPLICATION_SLOT follows (FAILOVER false)\0");
+ok(!$c->more(3), 'ALTER_REPLICATION_SLOT waits for who uses the slot');
+$holder->kill_kill;
+is(($c->until('Z'))[0], 'CZ', '... and is answered then');
+is($red->safe_psql('postgres', q{SELECT failover FROM pg_replication_slots WHERE slot_name = 'follows'}), 'f', '... and has done it');
+
 $blue->stop;
 is($proxy->stop, 0, 'it stops in good order');
 done_testing();

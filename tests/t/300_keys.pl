@@ -5,30 +5,10 @@ use File::Copy qw(copy move);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/keys';
 mkdir $tmp, 0700;
-
-sub put
-{
-	my ($path, $text, $mode) = @_;
-	open(my $f, '>', $path) or die "$path: $!";
-	print $f $text;
-	close $f;
-	chmod($mode // 0600, $path);
-	return $path;
-}
-
-# status, words on stderr (undef: none), the command
-sub refused
-{
-	my ($status, $words, $name, @args) = @_;
-	my ($rc, $out, $err) = ctl_output(@args);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err, qr/\b[0-9a-f]{64}\b/, "$name: no key in it");
-	return $out;
-}
 
 # help and usage
 my ($rc, $out, $err) = ctl_output('--help');
@@ -210,7 +190,7 @@ is($rc, 0, '... and the keys open');
 like(ctl(qw(key repair blue), @conf), qr/nothing to do/, 'nothing is left to repair');
 
 # the keys of a key holder are out of reach of others of the same user, and of core dumps
-put("$tmp/slow.sh", "#!/bin/sh\nsleep 2\ncat $tmp/kek\n", 0700);
+put("$tmp/slow.sh", "#!/bin/sh\nuntil [ -e $tmp/go ]; do sleep 0.1; done\ncat $tmp/kek\n", 0700);
 my ($o, $e) = ('', '');
 my $run = IPC::Run::start([ $Walcrypt::ctl, 'unlock', '--key-dir', "$tmp/ks/blue", '--kek', "command:$tmp/slow.sh" ], '<', \undef, '>', \$o, '2>', \$e);
 my $pid = $run->{KIDS}[0]{PID};
@@ -221,6 +201,7 @@ SKIP: {
 	ok(!open(my $mem, '<', "/proc/$pid/mem"), 'nobody reads the memory of a helper');
 }
 unlike(slurp_from("/proc/$pid/cmdline"), qr/[0-9a-f]{64}/, 'no key in its command line');
+put("$tmp/go", '');
 $run->finish;
 is(substr($o, 0, 4), 'WCKS', 'it does its work');
 done_testing();

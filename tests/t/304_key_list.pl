@@ -5,6 +5,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands ();
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/keylist';
 mkdir $tmp, 0700;
@@ -15,15 +16,7 @@ close $f;
 chmod 0600, "$tmp/w.ini";
 my @conf = ('--config', "$tmp/w.ini");
 
-sub refused
-{
-	my ($status, $words, $name, @args) = @_;
-	my ($rc, $out, $err) = ctl_output(@args, @conf);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err . $out, qr/\b[0-9a-f]{64}\b/, "$name: no key in it");
-	return $out;
-}
+sub refused { return Walcrypt::KeyCommands::refused(@_, @conf); }
 
 refused(1, qr/could not open keystore/, 'no keystore yet', qw(key list));
 my $uri = "file:$tmp/kek";
@@ -65,7 +58,7 @@ ctl(qw(key init blue --system-identifier), $sysid, @conf);
 like(ctl(qw(key verify blue), @conf), qr/^Cluster key [0-9a-f]{16} from file:\S+ opens it: AES256: relation key/m, 'key verify');
 like(ctl('key', 'verify', '--key-dir', "$tmp/ks/blue", '--kek', $uri), qr/opens it/, '... by its path');
 rename("$tmp/kek", "$tmp/kek.away");
-refused(4, qr/could not open cluster key file/, 'unreachable', qw(key verify blue));
+refused(4, qr/could not open cluster key file.*\nHINT:  If it is lost, put its copy back/, 'unreachable', qw(key verify blue));
 rename("$tmp/kek.away", "$tmp/kek");
 refused(5, qr/wrong cluster key/, 'the wrong key', qw(key verify blue --kek other));
 refused(2, qr/there is no keyset "grey"/, 'no such keyset', qw(key verify grey));

@@ -4,6 +4,7 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::KeyCommands ();
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/keycfe';
 mkdir $tmp, 0700;
@@ -36,15 +37,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding a
 raw = unwrap(bytes.fromhex(sys.argv[2]), open(sys.argv[1], "rb").read())
 print(raw[4:4 + struct.unpack("=i", raw[:4])[0]].hex(), end="")' $path $kek`;
 }
-sub refused
-{
-	my ($status, $words, $name, @args) = @_;
-	my ($rc, $out, $err) = ctl_output(@args, @conf);
-	is($rc, $status, "$name: exit status");
-	like($err, $words, "$name: message");
-	unlike($err . $out, qr/\b[0-9a-f]{64}\b/, "$name: no key in it");
-	return;
-}
+sub refused { return Walcrypt::KeyCommands::refused(@_, @conf); }
 
 my ($relation, $wal) = ('0123456789abcdef' x 3, 'fedcba9876543210' x 3);    # AES192
 system_or_bail('mkdir', '-p', "$tmp/data/pg_cryptokeys/live");

@@ -4,6 +4,8 @@
 use strict;
 use warnings;
 use Cwd ();
+use File::Path qw(make_path);
+use FindBin;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -93,7 +95,15 @@ wait_for('epoch 1 to leave pg_wal', sub {
 });
 like(ctl(qw(key retire green), @conf), qr/^WAL key epoch 1, \w{16}: nothing that was looked at needs it$/m, 'when it is gone, nothing needs it');
 refused(6, qr/DETAIL:  1 WAL files have pages under it, for example \S+archive/, 'WAL in an archive', qw(key retire blue --epoch 1), "$tmp/archive");
+{
+	my ($file) = map { Cwd::realpath($_) } glob("$tmp/archive/*");
+	system_or_bail('gcc', '-shared', '-fPIC', '-D_GNU_SOURCE', '-o', "$tmp/bad_disk.so", "$FindBin::RealBin/../preload/bad_disk.c", '-ldl');
+	local ($ENV{LD_PRELOAD}, $ENV{BAD_DISK}) = ("$tmp/bad_disk.so", $file);
+	refused(1, qr/could not read file "\Q$file\E": Input\/output error/, 'WAL that cannot be read', qw(key retire blue --epoch 1), "$tmp/archive");
+}
 refused(6, qr/DETAIL:  \d+ WAL files have pages under it, for example \S+basebackup/, 'WAL in a base backup', qw(key retire blue --epoch 1), "$tmp/empty", $base);
+make_path("$tmp/deep/" . join('/', 1 .. 9));
+refused(6, qr/folder "[^"]*deep[^"]*" lies too deep to be looked through\nHINT:  Does a symbolic link lead back/, 'a folder that is not looked at to its end', qw(key retire blue --epoch 1), "$tmp/deep");
 like(refused(6, qr/1 places could not be looked at\nHINT:  .*--yes/, 'a packed archive', qw(key retire blue --epoch 1), "$tmp/packed"), qr/^not looked at: 1 packed files, for example \S+\.gz$/m, '... is said');
 refused(1, qr/could not look into/, 'a folder that is not there', qw(key retire blue --epoch 1), "$tmp/none");
 refused(2, qr/there is no WAL key epoch 7/, 'an unknown epoch', qw(key retire blue --epoch 7));
@@ -150,7 +160,9 @@ is($status >> 8, 6, '--force, confirmed by another word');
 like($perr, qr/not confirmed: nothing was changed/, '... is refused');
 ok(-d $proxy->keystore . '/blue/live', '... and the keyset is there');
 
-# one that is not
+# one that is not; and one whose destruction was cut off
+mkdir $proxy->keystore . '/.destroyed.spare';
+system_or_bail('cp', '-rp', $proxy->keystore . '/spare/live', $proxy->keystore . '/.destroyed.spare/');
 my $spare = decode_json(ctl(qw(key show --json spare), @conf))->{relation_id};
 ($status, $seen, $pout, $perr) = on_terminal([ [ $pattern, "$spare\n" ] ], qw(key destroy spare), @conf);
 is($status, 0, 'key destroy of one that nothing needs') or diag $perr;

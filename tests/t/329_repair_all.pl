@@ -5,7 +5,9 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Strace;
 
+needs_strace();
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/repairall';
 mkdir $tmp, 0700;
 kek_file("$tmp/kek$_") for 1 .. 2;

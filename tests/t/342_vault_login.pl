@@ -68,6 +68,7 @@ push @secrets, $secret;
 my %approle = (login => 'approle', login_role => $role, login_file => put('secret_id', "$secret\n"));
 my $before = tokens();
 works('approle', %approle);
+wait_for('the tokens to go', sub { tokens() == $before });
 is(tokens(), $before, 'the tokens of all logins were given back');
 like(ctl(qw(key show blue --config), "$tmp/c$n.ini"), qr/^provider +vault-transit:/m, 'key show');
 works('approle in the URI', uri => $tls->bare_uri('vault-transit', "transit/walcrypt?login=approle&login_role=$role&login_file=$tmp/secret_id"));
@@ -117,6 +118,7 @@ my %jwt = (login => 'jwt', login_role => 'proxy', login_file => put('jwt', jwt('
 push @secrets, substr(slurp_from("$tmp/jwt"), -60, 40);
 $before = tokens();
 works('jwt', %jwt);
+wait_for('its tokens to go', sub { tokens() == $before });
 is(tokens(), $before, 'its tokens were given back');
 refused(4, qr/refuses the login by jwt at "jwt"\nDETAIL:  It said: .*\nHINT:  The role must be there, and the token in login_file be valid/, 'a JWT of another signer', %jwt, login_file => put('jwt2', jwt('stranger')));
 refused(4, qr/refuses the login by jwt.*expir/s, 'a JWT that has expired', %jwt, login_file => put('jwt3', jwt('issuer', iat => time() - 9000, exp => time() - 8000)));

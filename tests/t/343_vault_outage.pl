@@ -14,15 +14,10 @@ use Walcrypt::Vault;
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/outage';
 mkdir $tmp, 0700;
 my $bao = Walcrypt::Vault->new(name => 'outage', tls => 1);
-$bao->enable('transit', 'secrets', 'transit');
-$bao->cli(qw(write -f transit/keys/walcrypt));
-$bao->enable('approle', 'auth', 'approle');
-$bao->policy('walcrypt', join('', map { qq(path "transit/$_->[0]/walcrypt" { capabilities = ["$_->[1]"] }\n) } [ encrypt => 'update' ], [ decrypt => 'update' ], [ keys => 'read' ]));
-$bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=6s token_max_ttl=1h));
-my $role = decode_json($bao->cli(qw(read -format=json auth/approle/role/proxy/role-id)))->{data}{role_id};
+my $role = $bao->transit_role(qw(token_ttl=12s token_max_ttl=1h));
 
 sub put { my ($name, $text) = @_; open(my $f, '>', "$tmp/$name.new") or die; print $f $text; close $f; chmod 0600, "$tmp/$name.new"; rename "$tmp/$name.new", "$tmp/$name"; return "$tmp/$name"; }
-sub secret_id { return put('secret_id', decode_json($bao->cli(qw(write -f -format=json auth/approle/role/proxy/secret-id)))->{data}{secret_id} . "\n"); }
+sub secret_id { return put('secret_id', $bao->secret_id . "\n"); }
 secret_id();
 
 # everything goes through relays, so that the server's way can be cut and fall silent
@@ -79,7 +74,7 @@ sub look
 
 replicates('at the start');
 
-# the proxy's login is renewed: it lives longer than its six seconds
+# the proxy's login is renewed: it lives longer than its twelve seconds
 my ($kept) = grep { (look($_) // { path => '' })->{path} eq 'auth/approle/login' } accessors();
 ok($kept, 'the proxy keeps a token') or BAIL_OUT('no token');
 wait_for('a renewal', sub { (look($kept) // {})->{last_renewal} });
@@ -94,7 +89,7 @@ reload(qr/reloaded; sessions/, 'after the token was revoked');
 # the role ends: said once, nothing stops; it is there again: said, too
 my $offset = $proxy->log_size;
 $bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=6s token_max_ttl=1h secret_id_bound_cidrs=192.0.2.1/32));
-$bao->cli(qw(token revoke -accessor), $_) for grep { (look($_) // { path => '' })->{path} eq 'auth/approle/login' } accessors();
+$bao->cli_output(qw(token revoke -accessor), $_) for grep { (look($_) // { path => '' })->{path} eq 'auth/approle/login' } accessors();    # one may have ended by itself
 wait_for_file_line($proxy->logfile, qr/WARNING:  cluster key "site" could not be fetched again now: "localhost:\d+" refuses the login by approle/, $offset);
 replicates('without a login');
 $bao->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=1h token_max_ttl=2h), 'secret_id_bound_cidrs=');
@@ -102,7 +97,7 @@ wait_for_file_line($proxy->logfile, qr/cluster key "site" could be fetched again
 is(() = $proxy->log($offset) =~ /could not be fetched again now/g, 1, 'it was said once');
 
 # a token in a file: renewed, replaced
-my $first = $bao->token_for('filed', qq(path "transit/decrypt/walcrypt" { capabilities = ["update"] }\n), '-ttl=6s', '-explicit-max-ttl=0');
+my $first = $bao->token_for('filed', qq(path "transit/decrypt/walcrypt" { capabilities = ["update"] }\n), '-ttl=12s', '-explicit-max-ttl=0');
 put('token', "$first\n");
 $proxy->{kek_uri} = "$transit?token_file=$tmp/token&ca_file=" . $bao->ca_file;
 $proxy->write_conf;
@@ -114,7 +109,7 @@ $offset = $proxy->log_size;
 put('token', $bao->token_for('filed', qq(path "transit/decrypt/walcrypt" { capabilities = ["update"] }\n), '-ttl=1h') . "\n");
 $bao->cli(qw(token revoke -accessor), $accessor);
 reload(qr/reloaded; sessions/, 'with the token that has taken its place');
-put('token', $bao->token_for('filed', qq(path "transit/decrypt/walcrypt" { capabilities = ["update"] }\n), '-ttl=4s', '-renewable=false') . "\n");
+put('token', $bao->token_for('filed', qq(path "transit/decrypt/walcrypt" { capabilities = ["update"] }\n), '-ttl=8s', '-renewable=false') . "\n");
 reload(qr/reloaded; sessions/, 'with one that cannot be renewed');
 wait_for_file_line($proxy->logfile, qr/WARNING:  cluster key "site" could not be fetched again now: the token for "localhost:\d+" ends in \d+ s.*\n.*HINT:  Until there is another one|denies the token access/, $offset);
 wait_for('the token to end', sub { ($bao->cli_output(qw(token lookup), slurp_from("$tmp/token") =~ s/\s+//gr))[0] != 0 });

@@ -21,8 +21,8 @@ $dev->cli(qw(write -f transit/keys/faults));
 $dev->enable('approle', 'auth', 'approle');
 $dev->policy('walcrypt', qq(path "transit/*" { capabilities = ["read", "update"] }\n));
 $dev->cli(qw(write auth/approle/role/proxy token_policies=walcrypt token_ttl=1h));
-my $role = decode_json($dev->cli(qw(read -format=json auth/approle/role/proxy/role-id)))->{data}{role_id};
-$dev->put_token(decode_json($dev->cli(qw(write -f -format=json auth/approle/role/proxy/secret-id)))->{data}{secret_id}, "$tmp/secret_id");
+my $role = $dev->role_id;
+$dev->put_token($dev->secret_id, "$tmp/secret_id");
 
 my ($pid, $n) = (undef, 0);
 END { kill('KILL', $pid) if $pid; }

@@ -36,10 +36,11 @@ refused(4, qr/the key keeper has ended\nDETAIL:  It said: .*gone\/keeper: .*not 
 refused(4, qr/the key keeper cannot reach its keys\nDETAIL:  It said: come back later/, 'one that cannot', qw(key verify blue --config), $conf,
 	'--kek', 'external:main:read -r q; echo ok 1; read -r q; echo error unavailable come back later');
 refused(2, qr/not of the form external:NAME:COMMAND/, 'no command', qw(key verify blue --config), $conf, '--kek', 'external:main');
-my $hang = put("$tmp/hang.ini", slurp_file($conf) =~ s/^uri = external:.*$/uri = external:main:echo \$\$ >$tmp\/hung; exec sleep 600\ntimeout = 500ms/mr);
+my $hang = put("$tmp/hang.ini", slurp_file($conf) =~ s/^uri = external:.*$/uri = external:main:echo \$\$ >$tmp\/hung; exec sleep 600\ntimeout = 3s/mr);
 refused(4, qr/the key keeper did not answer in time/, 'one that hangs', qw(key verify blue --config), $hang);
 my ($hung) = slurp_file("$tmp/hung") =~ /(\d+)/;
-ok(!kill(0, $hung), '... is killed');
+wait_for('its end', sub { !kill(0, $hung) });
+pass('... is killed');
 
 # A proxy: the keeper stays with it over reloads, is started again when it died, and ends with it. Commands are waited for while the
 # event loop runs.

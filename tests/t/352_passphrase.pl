@@ -7,6 +7,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
 use Walcrypt::KeyCommands;
+use Walcrypt::Terminal;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/passphrase';
 mkdir $tmp, 0700;
@@ -52,17 +53,15 @@ for my $t ([ 'a byte changed', substr($wrapped, 0, 100) . chr(ord(substr($wrappe
 }
 put("$tmp/ks/blue/live/kek.wrapped", $wrapped);
 
-# the terminal: a real one, made by script(1)
+# the terminal
 {
-	my $typed = put("$tmp/typed.sh", "sleep 1; printf '%s\\n' '$secret'; sleep 3\n");
-	my $command = join(' ', $Walcrypt::ctl, @verify, 'passphrase:ask');
-	my $out = `sh $typed | script -qec '$command' /dev/null 2>&1`;
-	like($out, qr/^Passphrase for the cluster key: /m, 'asked on the terminal');
-	like($out, qr/opens it/, '... and it opens');
-	unlike($out, qr/Passphrase for the cluster key: .*horse/s, '... without an echo');
+	my (undef, $seen, $out, $err) = on_terminal([ [ qr/Passphrase for the cluster key: $/, "$secret\n" ] ], @verify, 'passphrase:ask');
+	like($seen, qr/^Passphrase for the cluster key: <answered>/, 'asked on the terminal');
+	like($out, qr/opens it/, '... and it opens') or diag $err;
+	unlike($seen . $out . $err, qr/horse/, '... without an echo');
 	my $slow = put("$tmp/slow.ini", slurp_file($conf) =~ s/^uri = .*$/uri = passphrase:ask\ntimeout = 700ms/mr);
-	$out = `sleep 3 | script -qec '$Walcrypt::ctl key verify blue --config $slow' /dev/null 2>&1`;
-	like($out, qr/no passphrase was typed in time/, 'nothing typed');
+	(undef, $seen, $out, $err) = on_terminal([], qw(key verify blue --config), $slow);
+	like($err, qr/no passphrase was typed in time/, 'nothing typed');
 }
 
 # a keyset, a cluster and a server made and started with PGENCRYPTIONKEY

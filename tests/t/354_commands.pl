@@ -7,6 +7,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
 use Walcrypt::KeyCommands;
+use Walcrypt::Terminal;
 use Walcrypt::Vault;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/commands';
@@ -25,11 +26,11 @@ sub conf
 my @init = (qw(key init blue --system-identifier 7000000000000000001 --config));
 
 # walcrypt-ctl on a terminal, somebody typing
-sub on_terminal
+sub typed
 {
 	my ($typed, @args) = @_;
-	my $script = put("$tmp/typed.sh", "sleep 1; printf '%s\\n' '$typed'; sleep 2\n");
-	return `sh $script | script -qec '$Walcrypt::ctl @args' /dev/null 2>&1`;
+	my (undef, $seen, $out, $err) = on_terminal([ [ qr/: $/, "$typed\n" ] ], @args);
+	return "$seen\n$out$err";
 }
 
 # the terminal: key and passphrase
@@ -40,16 +41,16 @@ kek_file("$tmp/kek");
 put("$tmp/kek", "$key\n");
 my $direct = conf(qq($samples/direct.sh %R "%p"));
 ctl(@init, $direct, '--kek', "file:$tmp/kek");
-my $out = on_terminal($key, qw(key verify blue --config), $direct);
+my $out = typed($key, qw(key verify blue --config), $direct);
 like($out, qr/Enter authentication needed to generate the cluster key: /, 'direct: asks with the prompt');
 like($out, qr/opens it/, '... and takes the key');
-like(on_terminal('abc', qw(key verify blue --config), $direct), qr/exit status 1\r?\n.*|not 64 digits/, '... nothing shorter');
+like(typed('abc', qw(key verify blue --config), $direct), qr/exit status 1\r?\n.*|not 64 digits/, '... nothing shorter');
 my $passphrase = conf(qq($samples/passphrase.sh %R "%p"));
 my ($sum) = `printf 'some words\\n' | sha256sum` =~ /^(\w+)/;
 put("$tmp/kek2", "$sum\n");
 ctl(@init, $passphrase, '--kek', "file:$tmp/kek2");
-like(on_terminal('some words', qw(key verify blue --config), $passphrase), qr/opens it/, 'passphrase: the SHA-256 of the line');
-like(on_terminal('other words', qw(key verify blue --config), $passphrase), qr/wrong cluster key/, '... and of another one it is another');
+like(typed('some words', qw(key verify blue --config), $passphrase), qr/opens it/, 'passphrase: the SHA-256 of the line');
+like(typed('other words', qw(key verify blue --config), $passphrase), qr/wrong cluster key/, '... and of another one it is another');
 
 # AWS, played
 put("$tmp/bin/aws", <<"S", 0755);
@@ -92,7 +93,7 @@ S
 	like(ctl(qw(key verify blue --config), $piv), qr/opens it/, '... which opens it');
 	my $asking = conf(qq($samples/piv.sh "%d" %R "%p"));
 	system_or_bail('cp', '-r', "$tmp/ks" . ($n - 1), "$tmp/ks$n");
-	like(on_terminal('471111', qw(key verify blue --config), $asking), qr/opens it/, '... with a typed PIN, too');
+	like(typed('471111', qw(key verify blue --config), $asking), qr/opens it/, '... with a typed PIN, too');
 	put("$tmp/pin", "000000\n");
 	is((ctl_output(qw(key verify blue --config), $piv))[0], 4, '... but not with a wrong one');
 }

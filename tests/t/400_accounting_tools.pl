@@ -10,7 +10,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 use Walcrypt;
+use Walcrypt::Strace;
 
+needs_strace();
 my $tools = $Accounting::tools;
 my $out = `python3 $tools/selftest.py 2>&1`;
 is($?, 0, 'the accountant, the tracer and the relay know right from wrong') or diag($out);

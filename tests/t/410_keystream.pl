@@ -12,7 +12,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 use Walcrypt;
+use Walcrypt::Strace;
 
+needs_strace();
 my $rounds = $ENV{ROUNDS} // 50;
 my $enough = 40 * $rounds;    # sectors torn: some more rounds are run where chance brings less
 my @modes = ('random', 'random', 'page', 'tail', 'head', 'none', '');

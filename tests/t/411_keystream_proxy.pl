@@ -13,7 +13,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 use Walcrypt;
+use Walcrypt::Strace;
 
+needs_strace();
 my $rounds = $ENV{PROXY_ROUNDS} // 12;
 my @modes = ('random', 'random', 'page', 'tail', 'head', 'none');
 seeded_random();
@@ -92,7 +94,9 @@ for my $round (1 .. $rounds) {
 for my $format (qw(plain tar)) {
 	system_or_bail('pg_basebackup', '-D', "$dir/fetched.$format", '-F', $format, '-X', 'fetch', '-c', 'fast', '--no-sync', '-d', $relay->connstr('user=teal'));
 }
-my $fetched = () = $proxy->log =~ /base backup: .* [1-9][0-9]* WAL files encrypted/g;
+sub fetched { return scalar(() = $proxy->log =~ /base backup: .* [1-9][0-9]* WAL files encrypted/g); }
+eval { Walcrypt::wait_for('both to be told', sub { fetched() == 2 }, 30) };
+my $fetched = fetched();
 is($fetched, 2, 'base backups brought encrypted WAL files');
 compare('before the snapshot');
 

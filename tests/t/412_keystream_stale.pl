@@ -11,7 +11,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 use Walcrypt;
+use Walcrypt::Strace;
 
+needs_strace();
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $top = abs_path("$FindBin::RealBin/../..");
 my $build = "$dir/build";

@@ -26,6 +26,8 @@ $green->init_from_proxy($proxy, 'green', slot => 'green', create_slot => 1);
 $_->start for $blue, $green;
 $red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('spare', true)");
 
+wait_for('both to stream', sub { my $s = $proxy->console('SHOW STANDBYS'); !grep { $s !~ /^$_\|$_\|[^|]*\|streams\|/m } qw(blue green) });
+
 # what must not be
 my @switchover = ('switchover', '--config', $proxy->conf);
 sub refused
@@ -42,10 +44,12 @@ is(refused('no such node', qr/has no \[node purple\]/, '--to', 'purple'), 2, 'a 
 is(refused('already', qr/node "red" is a primary already/, '--to', 'red'), 6, 'a refusal');
 is(refused('nothing to resume', qr/there is no switchover that was stopped midway/, '--resume'), 6, 'a refusal');
 refused('nothing to abort', qr/there is no switchover that was stopped midway/, '--abort');
+refused('no place for the report', qr{could not write a report into "/no/such/folder/": No such file}, '--to', 'blue', '--report', '/no/such/folder/report');
 refused('both', qr/exclude each other/, '--abort', '--resume');
 $red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('other', true)");
 $blue->append_conf('postgresql.conf', "synchronous_standby_names = 'blue'\n");
 $blue->reload;
+$blue->poll_query_until('postgres', "SELECT current_setting('synchronous_standby_names') = 'blue'");
 refused('synchronous with itself', qr/FAIL +the synchronous_standby_names of "blue", blue, will be there/, '--to', 'blue');
 $blue->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
 $blue->reload;
@@ -60,6 +64,44 @@ is($rc, 0, 'dry run: all checks hold') or diag($out, $err);
 like($out, qr/ok +"blue" has another relation key.*ok +it streams from "red".*note +physical slot "spare" will be made.*The plan:.*--old=stop/s, 'dry run: checks and plan');
 unlike($out, qr/FAIL/, 'dry run: none fails');
 ok(!-e $proxy->keystore . '/switchover.json', 'dry run: no logbook');
+unlike($out, qr/hook/, 'dry run: of a hook that is not there nothing is said');
+
+# a role that may do nothing: what each lacks is said as the command that mends it, and with those it goes
+$red->safe_psql('postgres', 'CREATE ROLE operator LOGIN REPLICATION');
+$red->wait_for_catchup('blue', 'replay', $red->lsn('insert'));
+for my $node ($red, $blue) { $proxy->{nodes}{ $node->name }{control_conninfo} = 'host=' . $node->host . ' port=' . $node->port . ' user=operator'; }
+$proxy->write_conf;
+($rc, $out) = ctl_output(@switchover, '--to', 'blue', '--dry-run');
+is($rc, 6, 'a role without rights is refused');
+my @grants = $out =~ /^  FAIL .*\n        HINT:  (GRANT .*?)(?:, in database postgres)?\.$/mg;
+is(scalar(@grants), 3, '... and three grants are named') or diag($out);
+$red->safe_psql('postgres', $_) for @grants;
+$red->wait_for_catchup('blue', 'replay', $red->lsn('insert'));
+($rc, $out) = ctl_output(@switchover, '--to', 'blue', '--dry-run');
+is($rc, 0, '... which are all it takes') or diag($out);
+
+# the primary is there, but does not let us in: that is said beside what else does not answer
+my $grey = "$PostgreSQL::Test::Utils::tmp_check/600_grey";
+$proxy->{nodes}{red}{control_conninfo} =~ s/operator/stranger/;
+$proxy->{nodes}{grey} = { conninfo => 'host=127.0.0.1 port=1 user=x', datadir => $grey, keyset => 'green' };
+$proxy->write_conf;
+($rc, $out, $err) = ctl_output(@switchover, '--to', 'blue', '--dry-run');
+is($rc, 6, 'no primary is found');
+like($err, qr/none of the nodes is a primary\nDETAIL:  could not reach node "grey": .*\. could not reach node "red": .*"stranger" does not exist/, '... and the reason of each is said');
+delete $proxy->{nodes}{$_}{control_conninfo} for qw(red blue);
+$proxy->write_conf;
+
+# a rotation to a node that is not there yet; and to one whose configuration pg_ctl cannot find, as with Debian's clusters
+($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', 'grey', '--dry-run');
+is($rc, 0, 'rotate --dry-run to a node that is not built') or diag($out, $err);
+like($out, qr/^Before the rotation:\n  "grey" is built, into \Q$grey\E\n  "grey" is started; .*^The plan:/ms, '... says that a rotation would');
+mkdir $grey, 0700;
+PostgreSQL::Test::Utils::append_to_file("$grey/PG_VERSION", postgres_major() . "\n");
+($rc, undef, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', 'grey');
+is($rc, 6, 'rotate to a node without postgresql.conf');
+like($err, qr/there is no postgresql\.conf in its data directory\nHINT:  .*control = pg_ctlcluster/, '... says what its section needs');
+delete $proxy->{nodes}{grey};
+$proxy->write_conf;
 
 # the real thing, with writers
 my $writers = Walcrypt::Writers->new(4, $red, $blue);
@@ -72,11 +114,7 @@ like($out, qr/ok +the stream's last record is a shutdown checkpoint.*ok +the str
 	'all four parts of the proof');
 like($out, qr/"blue" is the primary, on timeline 2\..*write pause +[\d.]+ s.*keys before +clear.*keys after +relation key [0-9a-f]+, WAL epoch 1/s, 'the report');
 $writers->wait_for_commits(200, 'blue');
-$writers->stop;
-my ($lost, $twice, $foreign) = $writers->check($blue);
-is($lost, 0, 'every acknowledged commit is on the new primary');
-is($twice, 0, 'none is there twice');
-is($foreign, '', 'clients saw nothing but lost connections');
+$writers->account($blue, only_lost_connections => 1);
 
 ok(!-e $red->data_dir . '/postmaster.pid', 'the old primary is stopped');
 $red->_update_pid(0);
@@ -90,6 +128,9 @@ $blue->wait_for_catchup('green');
 is($green->safe_psql('postgres', 'SELECT count(*) FROM after_it'), '1', 'the other standby follows through the proxy');
 is($blue->safe_psql('postgres', "SELECT active FROM pg_replication_slots WHERE slot_name = 'green'"), 't', '... by its slot, which was made there');
 like(slurp_file($proxy->keystore . '/timelines'), qr/^\d+ 2$/m, 'the timeline is kept');
+IPC::Run::run([ 'pg_basebackup', '-D', "$PostgreSQL::Test::Utils::tmp_check/600_own", '-d', $proxy->connstr('blue') ], '<', \undef, '>', \$out, '2>', \$err);
+like($err, qr/there is no upstream for node "blue" now\n.*\nHINT:  "blue" was the primary .* no node is its own upstream/, 'a backup of the new primary under its own name: why not is said');
+unlike($err, qr/Is the server running/, '... without what libpq asks back');
 
 # the old primary comes back as a standby of nobody
 $red->start;

@@ -38,6 +38,8 @@ for my $round (1 .. $rounds) {
 	$writers->wait_for_commits(100);
 	$node{$primary}->kill9;
 	wait_for('the streams to end', sub { $proxy->console('SHOW STANDBYS') !~ /\|streams\|\d+\|\Q$primary\E\|/ });
+	# what is still on its way would make a standby longer than it is found here
+	for my $name (@standbys) { wait_for("$name to have taken all", sub { (($node{$name}->psql('postgres', "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"))[1] // '') eq '0' }); }
 	my %has = map { $_ => received($_) } @standbys;
 	my ($best, $other) = sort { $has{$b} <=> $has{$a} } @standbys;
 	if ($has{$other} < $has{$best}) {
@@ -61,8 +63,5 @@ for my $round (1 .. $rounds) {
 }
 is("@problems", '', "$rounds rounds");
 $writers->wait_for_commits(50);
-$writers->stop;
-my ($lost, $twice, $foreign) = $writers->check($node{$primary});
-is($lost, 0, 'no acknowledged commit is lost');
-is($twice, 0, 'none is there twice');
+$writers->account($node{$primary});
 done_testing();

@@ -30,6 +30,7 @@ my $ini = slurp_file("$tmp/databases.ini");
 $ini =~ s/dbname=postgres/dbname=postgres user=$user/;
 unlink "$tmp/databases.ini";
 PostgreSQL::Test::Utils::append_to_file("$tmp/databases.ini", $ini);
+chmod(0640, "$tmp/databases.ini");
 my $proxy = Walcrypt::Proxy->new(settings => { switchover_hook => "sh $tmp/hook" }, nodes => {
 	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir },
 	blue => { conninfo => $blue->connstr_for_proxy, datadir => $blue->data_dir, keyset => 'blue' } });
@@ -38,13 +39,8 @@ PostgreSQL::Test::Utils::append_to_file("$tmp/hook", "[ -e $tmp/killed ] || { : 
 $proxy->key_init('blue');
 $proxy->start;
 
-my $bouncer = fork() // die;
-if ($bouncer == 0) {
-	open(STDOUT, '>', "$tmp/out");
-	open(STDERR, '>&', \*STDOUT);
-	exec($pgbouncer, "$tmp/pgbouncer.ini") or POSIX::_exit(127);
-}
-END { my $status = $?; kill('KILL', $bouncer) if defined $bouncer && $bouncer > 0; $? = $status; }
+my $bouncer = in_background("$tmp/out", $pgbouncer, "$tmp/pgbouncer.ini");
+END { my $status = $?; kill('KILL', $bouncer) if defined $bouncer; $? = $status; }
 my $app = "host=$tmp port=$port user=$user dbname=app";
 wait_for('pgbouncer', sub { system("psql -XAtqc 'SELECT 1' -d '$app' >/dev/null 2>&1") == 0 });
 
@@ -52,7 +48,7 @@ wait_for('pgbouncer', sub { system("psql -XAtqc 'SELECT 1' -d '$app' >/dev/null 
 my $load = fork() // die;
 if ($load == 0) {
 	my $rc = 0;
-	while (!-e "$tmp/stop" && $rc == 0) { $rc = system("pgbench -n -c 4 -t 300 '$app' >>$tmp/bench 2>>$tmp/bench.err"); }
+	while (!-e "$tmp/stop" && $rc == 0) { $rc = system("pgbench -n -c 4 -t 300 -l --log-prefix=$tmp/transactions '$app' >>$tmp/bench 2>>$tmp/bench.err"); }
 	POSIX::_exit($rc != 0);
 }
 my $done = sub { my $n = 0; $n += $_ for slurp_from("$tmp/bench") =~ /actually processed: (\d+)/g; return $n; };
@@ -62,7 +58,9 @@ is($rc, 128 + 9, 'killed before the traffic is held') or diag($out, $err);
 my $before = $done->();
 my $killed = time();
 wait_for('transactions in between', sub { $done->() >= $before + 1200 && time() > $killed + 2 });
+my $resumed = time();
 ($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--resume');
+my $over = time() + 1;
 is($rc, 0, 'the rotation, resumed') or diag($out, $err);
 print "# $_\n" for split(/\n/, $out);
 $before = $done->();
@@ -75,11 +73,40 @@ is(join(' ', grep { $_ != 0 } slurp_from("$tmp/bench") =~ /failed transactions: 
 $blue->_update_pid(1);
 is($blue->safe_psql('postgres', 'SELECT count(*) FROM pgbench_history'), $done->(), 'each transaction is there, once');
 is($blue->safe_psql('postgres', 'SELECT (SELECT sum(delta) FROM pgbench_history) = (SELECT sum(abalance) FROM pgbench_accounts)'), 't', 'and the balances agree');
+is(sprintf('%03o', (stat("$tmp/databases.ini"))[2] & 0777), '640', 'the file of databases can be read by whom it could before');
+
+# a default port is one, too: on either side
+mkdir "$tmp/bin";
+append_to_file("$tmp/bin/psql", "#!/bin/sh\necho \"app|\$WALCRYPT_HOST|\${WALCRYPT_PORT:-5432}|\"\n");
+chmod(0755, "$tmp/bin/psql");
+sub repointed
+{
+	my ($line, $port) = @_;
+	unlink "$tmp/plain.ini";
+	append_to_file("$tmp/plain.ini", "[databases]\napp = $line\n");
+	local @ENV{qw(PATH PGBOUNCER_DATABASES WALCRYPT_ACTION WALCRYPT_HOST WALCRYPT_PORT)} = ("$tmp/bin:$ENV{PATH}", "$tmp/plain.ini", 'switch', 'pg2', $port);
+	system('sh', 'conf/pgbouncer/walcrypt-hook') == 0 or return 'failed';
+	return (slurp_file("$tmp/plain.ini") =~ /^app = (.*)$/m)[0];
+}
+is(repointed('host=pg1 port=5433 dbname=app', ''), 'host=pg2 port=5432 dbname=app', 'the hook: a conninfo without a port');
+is(repointed('dbname=app host=pg1', '5433'), 'dbname=app host=pg2 port=5433', '... and a database without one');
+is(repointed('host=pg1 port=5432', '5433'), 'host=pg2 port=5433', '... and both with one');
+# a file that pgbouncer cannot load is said: it would go on to the old primary
+system_or_bail('sed', '-i', 's/^\[databases\]/&\nno such thing/', "$tmp/databases.ini");
+my ($host, $old_port) = ($red->host, $red->port);
+isnt(system("WALCRYPT_ACTION=switch WALCRYPT_HOST=$host WALCRYPT_PORT=$old_port $hook 2>$tmp/hook.err"), 0, 'the hook: what pgbouncer has not taken');
+is(slurp_file("$tmp/hook.err"), "pgbouncer has not taken \"$tmp/databases.ini\": see its log\n", '... is said');
 
 # the report
 my $report = decode_json(slurp_file("$tmp/report.json"));
 is("$report->{kind} $report->{from} $report->{to} $report->{state}", 'rotate red blue done', 'report.json');
 cmp_ok($report->{write_pause_s}, '>', 0, "the write pause was measured: $report->{write_pause_s} s");
+# client, its transaction, microseconds that it took, script, when it ended ...; of the resumed rotation: a busy machine is slow at other times, too
+my $hold = $report->{at}{moved} - $report->{at}{quiet};
+my @slow = grep { $_->[2] >= 0.9e6 * $hold && $_->[4] >= $resumed && $_->[4] <= $over } map { [ split(/ /) ] } map { split(/\n/, slurp_from($_)) } glob("$tmp/transactions.*");
+my %held = map { $_->[0] => 1 } @slow;
+cmp_ok(scalar(@slow), '>', 0, sprintf('traffic was held for %.2f s', $hold));
+is(scalar(@slow), scalar(keys %held), '... and each client saw one slow transaction at most');
 my $commits = 0;
 $commits += $_ for @{ $report->{commits_per_100ms} };
 cmp_ok($commits, '>', 100, 'commits before and after');

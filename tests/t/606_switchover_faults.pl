@@ -7,21 +7,12 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Pair;
 
 my $tmp = PostgreSQL::Test::Utils::tempdir();
-my $red = Walcrypt::Node->new('red');
-my $blue = Walcrypt::Node->new('blue');
-$red->init(allows_streaming => 'logical', extra => ['-k']);
-$red->append_conf('postgresql.conf', "wal_retrieve_retry_interval = 200ms\nwal_keep_size = 128MB\n");
-$red->start;
-$red->safe_psql('postgres', 'CREATE TABLE t (i int)');
-my $proxy = Walcrypt::Proxy->new(settings => { switchover_hook => "sh $tmp/hook" }, nodes => {
-	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir },
-	blue => { conninfo => $blue->connstr_for_proxy, datadir => $blue->data_dir, keyset => 'blue' } });
-$proxy->key_init('blue');
-$proxy->start;
-$blue->init_from_proxy($proxy, 'blue');
-$blue->start;
+my ($proxy, %node) = red_and_blue("wal_level = logical\nwal_retrieve_retry_interval = 200ms\nwal_keep_size = 128MB\n",
+	fill => sub { $_[0]->safe_psql('postgres', 'CREATE TABLE t (i int)') }, settings => { switchover_hook => "sh $tmp/hook" });
+my ($red, $blue) = @node{qw(red blue)};
 my @switchover = ('switchover', '--config', $proxy->conf);
 my $n = 0;
 sub insert { $n++; $red->safe_psql('postgres', "INSERT INTO t VALUES ($n)"); $red->wait_for_catchup('blue'); return; }
@@ -45,7 +36,8 @@ is($rc, 0, 'and put back');
 is_back('hook');
 is(slurp_file("$tmp/hooked"), "pause\nresume\n", 'the traffic, too');
 unlink "$tmp/hook";
-append_to_file("$tmp/hook", '');
+# one that talks
+append_to_file("$tmp/hook", "yes | head -c 100000\n");
 
 # without the proxy
 $proxy->stop;
@@ -54,6 +46,21 @@ is($rc, 6, 'without the proxy nothing begins') or diag($err);
 like("$out$err", qr/could not reach the proxy/, 'which is said');
 $proxy->start;
 is_back('no proxy');
+
+# slots of which the second cannot be made
+$red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot(name, true) FROM unnest(ARRAY['one', 'two']) AS name");
+$blue->append_conf('postgresql.auto.conf', "max_replication_slots = 1\n");
+$blue->restart;
+wait_for('blue', sub { $proxy->console('SHOW STANDBYS') =~ /^blue\|blue\|[^|]*\|streams\|/m });
+($rc, $out, $err) = ctl_output(@switchover, '--to', 'blue');
+is($rc, 7, 'slots that cannot all be made') or diag($out, $err);
+like($err, qr/all replication slots are in use/, '... which is said');
+($rc, $out, $err) = ctl_output(@switchover, '--abort');
+is($rc, 0, '... put back');
+is($blue->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0', '... and none is left on the target');
+$red->safe_psql('postgres', 'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
+$blue->append_conf('postgresql.auto.conf', "max_replication_slots = 10\n");
+$blue->restart;
 
 # logical slots
 wait_for('blue', sub { $proxy->console('SHOW STANDBYS') =~ /^blue\|blue\|[^|]*\|streams\|/m });
@@ -81,6 +88,16 @@ is_back('promotion');
 is($red->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0', 'the slot is given up');
 $blue->start;
 insert();
+
+# the picture's figures cannot be kept: it is begun, and the operator is told so
+mkdir($proxy->keystore . '/switchover.samples') or die;
+($rc, $out, $err) = ctl_output(@switchover, '--to', 'blue', '--report', "$tmp/report");
+is($rc, 7, 'no place for what the report shows: midway');
+like($err, qr/switchover\.samples.*HINT:  Nothing is promoted\. Go on with .*--resume, or put everything back with --abort\./s, 'which it says') or diag($err);
+rmdir($proxy->keystore . '/switchover.samples');
+($rc, $out, $err) = ctl_output(@switchover, '--abort');
+is($rc, 0, 'it is put back') or diag($err);
+is_back('samples');
 
 # and one that goes on
 chmod 0500, $blue->data_dir;

@@ -24,11 +24,7 @@ $proxy->start;
 my $tmp = PostgreSQL::Test::Utils::tempdir();
 my ($backup, $archive) = ($node{restored}->data_dir, "$tmp/archive");
 mkdir $archive;
-my $receiver = fork() // die;
-if ($receiver == 0) {
-	open(STDERR, '>', "$tmp/receivewal");
-	exec('pg_receivewal', '-D', $archive, '-d', $proxy->connstr('archive') . ' application_name=archiver', '--synchronous') or POSIX::_exit(127);
-}
+my $receiver = in_background("$tmp/receivewal", 'pg_receivewal', '-D', $archive, '-d', $proxy->connstr('archive') . ' application_name=archiver', '--synchronous');
 END { my $status = $?; kill('KILL', $receiver) if $receiver; $? = $status; }
 wait_for('the archive to stream', sub { $proxy->console('SHOW STANDBYS') =~ /^archive\|/m });
 system_or_bail('pg_basebackup', '-D', $backup, '-d', $proxy->connstr('archive'), '--checkpoint=fast', '--no-sync', '-X', 'none');
@@ -46,11 +42,8 @@ sub write_row
 sub go
 {
 	my ($to) = @_;
-	my ($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', $to);
-	is($rc, 0, "rotate to $to") or diag($out, $err);
-	$node{$now}->_update_pid(0);
+	$proxy->rotate($node{$now}, $node{$to});
 	$now = $to;
-	$node{$to}->_update_pid(1);
 	return;
 }
 write_row('in clear');

@@ -7,21 +7,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Pair;
 use Walcrypt::Writers;
 
-my %node = map { $_ => Walcrypt::Node->new($_) } qw(red blue);
-my $red = $node{red};
-$red->init(allows_streaming => 1, extra => ['-k']);
-$red->append_conf('postgresql.conf', "wal_retrieve_retry_interval = 100ms\nwal_keep_size = 256MB\nlog_statement = none\nwal_log_hints = on\nsynchronous_standby_names = '*'\nsynchronous_commit = remote_write\n");
-$red->start;
-$red->safe_psql('postgres', "SET synchronous_commit = local; CREATE TABLE t (i int, at text)");
-my $proxy = Walcrypt::Proxy->new(nodes => {
-	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir, allow_clear => 'on' },
-	blue => { conninfo => $node{blue}->connstr_for_proxy, datadir => $node{blue}->data_dir, keyset => 'blue' } });
-$proxy->key_init('blue');
-$proxy->start;
-$node{blue}->init_from_proxy($proxy, 'blue');
-$node{blue}->start;
+my ($proxy, %node) = red_and_blue("wal_retrieve_retry_interval = 100ms\nwal_keep_size = 256MB\nlog_statement = none\nwal_log_hints = on\nsynchronous_standby_names = '*'\nsynchronous_commit = remote_write\n",
+	fill => sub { $_[0]->safe_psql('postgres', "SET synchronous_commit = local; CREATE TABLE t (i int, at text)") });
 my @conf = ('--config', $proxy->conf);
 my $writers = Walcrypt::Writers->new(2, @node{qw(red blue)});
 $writers->start;
@@ -78,12 +68,9 @@ for my $round (1 .. 2) {
 }
 is((ctl('key', 'show', '-D', $node{blue}->data_dir) =~ /^relation key +(\w+)/m)[0], $key, 'the encrypted one has kept its relation key');
 $writers->wait_for_commits(20);
-$writers->stop;
-my ($lost, $twice) = $writers->check($red);
-is($lost, 0, 'no acknowledged commit is lost');
-is($twice, 0, 'none is there twice');
-$node{blue}->check_integrity('blue', primary => $red);
+$writers->account($node{red});
+$node{blue}->check_integrity('blue', primary => $node{red});
 my ($rc, $out, $err) = ctl_output('verify', '-D', $node{blue}->data_dir, @conf);
 is($rc, 0, 'every page and WAL page of it is whole under its keys') or diag($out, $err);
-$red->stop;
+$node{red}->stop;
 done_testing();

@@ -1,6 +1,6 @@
 # Goal: the compose topology of docker/ holds what docs/docker.md says: an unprivileged proxy, stock servers under the storage layer, an archive
 # and OpenBao, on networks without a way out; a network that is cut and mended, a server, the proxy and the key server killed; a plain primary
-# moved to an encrypted one and its keys rotated under load, nothing acknowledged lost; the application's text in the clear primary's volume only.
+# moved to an encrypted one and its keys rotated under load, and back to the first one's next keys, nothing acknowledged lost; the application's text in the clear primary's volume only.
 # Takes the Docker engine (scripts/staged gives this test its group). Leaves the images walcrypt-*:test, and nothing else.
 use strict;
 use warnings;
@@ -136,17 +136,23 @@ docker('start', id('proxy'));
 wait_for('the proxy was killed: blue is back', follows('blue', 'red'));
 wait_for('... and the proxy healthy', sub { healthy('proxy') });
 
-# the one-shot, twice
-my %name = (blue => 'the move from clear to blue', green => 'the rotation to green');
-for my $to (qw(blue green)) {
-	($status, $out, $err) = compose(240, qw(run --rm --no-deps -T rotate), $to);
-	is($status, '0', $name{$to}) or diag($out, $err);
-	is(scalar(() = $out =~ /^  ok    (the stream's last record|the stream ended with|the old primary's pg_control|the standby has flushed)/mg), 4, "$name{$to}: the proof has four parts");
-	like($out, qr/"$to" is the primary/, "$name{$to}: the report");
+# the one-shot
+sub relation_key { my ($service) = @_; return (in_container($service, qw(walcrypt-ctl key show --key-dir /var/lib/postgresql/server/data/pg_cryptokeys)) =~ /^relation key +(\w+)/m)[0]; }
+sub move
+{
+	my ($name, $to, @args) = @_;
+	($status, $out, $err) = compose(240, qw(run --rm --no-deps -T rotate), $to, @args);
+	is($status, '0', $name) or diag($out, $err);
+	is(scalar(() = $out =~ /^  ok    (the stream's last record|the stream ended with|the old primary's pg_control|the standby has flushed)/mg), 4, "$name: the proof has four parts");
+	like($out, qr/"$to" is the primary/, "$name: the report");
 	is(sql($to, 'SELECT pg_is_in_recovery()'), 'f', "$to is a primary");
 	$there = rows($to);
 	wait_for('the application goes on there', sub { rows($to) > $there + 100 });
+	return;
 }
+move('the move from clear to blue', 'blue');
+my $first = relation_key('blue');
+move('the rotation to green', 'green', '--old', 'reencrypt');
 my ($pause) = $out =~ /write pause +([0-9.]+) s/;
 note("write pause of the rotation: $pause s");
 my $report = decode_json(in_container('proxy', 'cat', '/var/lib/walcrypt/report.json'));
@@ -154,8 +160,17 @@ like($out, qr/keys before +relation key ([0-9a-f]{16}), WAL epoch 1.*keys after 
 is("$report->{from} $report->{to} $report->{state}", 'blue green done', 'the report as JSON');
 like(in_container('proxy', 'cat', '/var/lib/walcrypt/report.svg'), qr/<svg .*<\/svg>\s*\z/s, '... and as a picture');
 
-# the old primaries stay where they are
-($status, $out, $err) = compose(60, qw(run --rm --no-deps -T rotate blue));
+# the old primary was re-encrypted in its container, and follows; so one can go back to it, under the next epoch
+wait_for('blue follows green', follows('blue', 'green'));
+wait_for('... and is healthy', sub { healthy('blue') });
+isnt(relation_key('blue'), $first, '... under another relation key');
+move('the rotation back to blue', 'blue');
+like($out, qr/WAL epoch 2.*WAL epoch 3/s, '... and the third WAL epoch');
+my %epochs = map { $_ => 1 } map { @{ $_->{epochs} // [] } } @{ decode_json(in_container('blue', 'sh', '-c', 'walcrypt-ctl wal --json $PGDATA/pg_wal/00000004????????????????')) };
+ok($epochs{3}, '... which its directory had taken: WAL of epochs ' . join(', ', sort keys %epochs));
+
+# those that are told to stop stay where they are
+($status, $out, $err) = compose(60, qw(run --rm --no-deps -T rotate green));
 is($status, 6, 'there is no way back to the keys that were rotated away');
 like($err, qr/its files are under keys that were rotated away/, '... which is said');
 docker('restart', '-t', '5', id('red'));
@@ -163,16 +178,16 @@ wait_for('red is healthy as it stands', sub { healthy('red') });
 is(in_container('red', qw(sh -c), 'pg_isready -q -h /run/postgresql; echo $?; ls $PGDATA/standby.signal'), "2\n/var/lib/postgresql/server/data/standby.signal", 'red was told to stop: fenced, and down after a restart of its container');
 
 # the account
-wait_for('the archive has the new timeline', sub { in_container('archive', 'sh', '-c', 'ls /var/lib/postgresql/archive') =~ /^00000003[0-9A-F]{16}/m });
+wait_for('the archive has the new timeline', sub { in_container('archive', 'sh', '-c', 'ls /var/lib/postgresql/archive') =~ /^00000004[0-9A-F]{16}/m });
 in_container('app', 'touch', '/tmp/stop');
 wait_for('the application has ended', sub { in_container('app', qw(test -e /tmp/stopped)); 1 });
 my ($acknowledged, $interrupted, $rows) = split(/ /, in_container('app', '/topology/app', 'count'));
 cmp_ok($acknowledged, '>', 1000, "$acknowledged transactions were acknowledged, $interrupted clients interrupted");
-cmp_ok($interrupted, '>=', 2, 'both moves interrupted clients');
+cmp_ok($interrupted, '>=', 3, 'each move interrupted clients');
 ok($rows >= $acknowledged && $rows <= $acknowledged + $interrupted, "each is there, once: $rows rows");
 
 # the volumes
-sql('green', 'CHECKPOINT', 'postgres');
+sql('blue', 'CHECKPOINT', 'postgres');
 my ($marker) = PostgreSQL::Test::Utils::slurp_file('docker/app') =~ /^marker='(.*)'/m;
 my %files = map { my ($service, $place) = /(.*):(.*)/; $service => in_container($service, 'sh', '-c', "grep -rlaF --devices=skip '$marker' /var/lib/postgresql/$place | wc -l") } qw(red:server blue:server green:server archive:archive);
 cmp_ok($files{red}, '>', 0, "the application's text is in $files{red} files of red, which is in clear");

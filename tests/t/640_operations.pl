@@ -39,14 +39,19 @@ $proxy->key_init($_) for qw(blue green);
 $proxy->start;
 $blue->init_from_proxy($proxy, 'blue');
 $blue->start;
-$red->wait_for_catchup('blue', 'replay', $red->lsn('insert'));
-$red->stop;
-$blue->promote;
+$blue->take_over($red);
 $proxy->stop;
 $proxy->{nodes} = { map({ $_->name => { keyset => $_->name, conninfo => $_->connstr_for_proxy, datadir => $_->data_dir } } $blue, $green), archive => { profile => 1, keyset => 'blue' } };
 $proxy->write_conf;
 open(my $hook, '>', "$tmp/hook") or die;
-print $hook "[ ! -e $tmp/kill ] || kill -9 \$(head -n 1 \"$tmp/primary/postmaster.pid\")\n";
+# gone to its last process: one that lives on answers as if the primary did, and then the rotation gives up and puts everything back
+print $hook <<"END";
+[ -e $tmp/kill ] || exit 0
+pid=\$(head -n 1 "$tmp/primary/postmaster.pid")
+children=\$(pgrep -P \$pid)
+kill -9 \$pid
+for child in \$children; do while kill -0 \$child 2>/dev/null; do sleep 0.05; done; done
+END
 close $hook;
 symlink $blue->data_dir, "$tmp/primary" or die;
 
@@ -178,7 +183,7 @@ command_ok([ 'pg_basebackup', '-D', $env{BASE_BACKUP}, '-d', $proxy->connstr('gr
 # without the layer
 {
 	$green->stop;
-	my $plain = sub { return IPC::Run::run([ qw(pg_ctl start -w -t 5 -D), $env{GREEN}, '-l', $_[0] ], '<', \undef, '>', "$tmp/out", '2>', "$tmp/err"); };
+	my $plain = sub { return IPC::Run::run([ qw(pg_ctl start -w -t 60 -D), $env{GREEN}, '-l', $_[0] ], '<', \undef, '>', "$tmp/out", '2>', "$tmp/err"); };
 	ok(!$plain->("$tmp/guarded.log"), 'a stock server does not start');
 	like(slurp_file("$tmp/guarded.log"), qr/FATAL:.*walcrypt|FATAL:.*encrypted|storage layer/, '... and the guard says why');
 	my $auto = slurp_file("$env{GREEN}/postgresql.auto.conf") =~ s/^shared_preload_libraries.*\n//mgr;
@@ -219,6 +224,7 @@ for my $round (1, 2) {
 	open(my $f, '>', "$tmp/kill") or die;
 	close $f;
 	ok(!quiet('walcrypt-ctl', 'rotate', '--to', 'green', '--timeout', 30), 'a rotation whose primary is killed stops midway');
+	like(slurp_file("$tmp/err"), qr/--abort/, '... which it says') or diag(slurp_file("$tmp/out"), slurp_file("$tmp/err"));
 	unlink "$tmp/kill";
 	$green->_update_pid(-1);
 	is($green->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', '... and promotes nothing');

@@ -7,7 +7,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Strace;
 
+needs_strace();
 # what SystemCallFilter= names: calls, and sets of calls
 sub calls
 {

@@ -35,6 +35,8 @@ struct run {
 	struct spool_memory *memory;
 	struct tar_member member;
 	size_t offset;
+	uint8_t aside[2 * PAGE_LEN];
+	unsigned asked;
 };
 
 static char shown[100], faults[300];
@@ -45,6 +47,15 @@ on_keyset(void *arg, const uint8_t *text, size_t len, struct err *err)
 	(void)arg;
 	snprintf(shown, sizeof(shown), "%.*s", text != NULL ? (int)len : 4, text != NULL ? (const char *)text : "none");
 	return strcmp(shown, "foreign") == 0 ? err_set(err, ERR_WRONG_KEY, "a foreign keyset") : 0;
+}
+
+/* Every other time there is a place, if there is one at all for so much. */
+static uint8_t *
+room(void *arg, size_t len)
+{
+	struct run *run = arg;
+
+	return run->asked++ % 2 == 1 || len > sizeof(run->aside) ? NULL : run->aside;
 }
 
 static void
@@ -102,7 +113,7 @@ begin(struct run *run, enum digest_kind checksums, struct err *err)
 	                                .verify = true,
 	                                .checksums = checksums,
 	                                .mtime = 2000,
-	                                .hooks = {run, on_keyset, on_fault}};
+	                                .hooks = {run, room, on_keyset, on_fault}};
 	struct spool_io io;
 
 	memset(run, 0, sizeof(*run));

@@ -107,6 +107,7 @@ files(void)
 	if (geteuid() == 0) {
 		ok(chown(path, 65534, 65534) == 0 && conf_load(path, &err) == NULL, "another user's");
 		is_err(&err, ERR_REFUSED, "belongs to another user", "... is refused");
+		ok(strcmp(err.hint, "Run this as \"nobody\", or give the file to root.") == 0, "... and whose it is, is said");
 	}
 	ok(ftruncate(fd, CONF_FILE_MAX + 1) == 0, "a huge file");
 	if (geteuid() == 0)

@@ -57,7 +57,7 @@ main(void)
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	is_err(&err, ERR_UNREACHABLE, "did not end within 300 ms", "... is stopped");
 	is_int(err.os_errno, ETIMEDOUT, "... with ETIMEDOUT");
-	ok(end.tv_sec - begin.tv_sec < 5, "... in time");
+	ok(end.tv_sec - begin.tv_sec < 15, "... in time");
 	is_int(run(&p, "exec >&- 2>&-; sleep 30", &err), -1, "closing its output does not help it");
 
 	p.timeout_ms = 20000;

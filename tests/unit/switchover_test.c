@@ -5,6 +5,7 @@
 #include "ctl/switchover/controldata.h"
 #include "ctl/switchover/logbook.h"
 #include "ctl/switchover/proof.h"
+#include "ctl/switchover/svg.h"
 #include "ctl/switchover/syncnames.h"
 #include "tests/unit/tap.h"
 
@@ -228,6 +229,25 @@ sync_names(void)
 		   cases[i].setting, cases[i].n);
 }
 
+/* Commits of each tenth of a second, though the clock was set in between. */
+static void
+pictures(void)
+{
+	struct sample list[] = {{.at = 1000.00, .xid = 10}, {.at = 1000.05, .xid = 12}, {.at = 1000.35, .xid = 15},
+	                        {.at = 999.00, .xid = 16},  {.at = 990.00, .xid = 20},  {.at = 1000.15, .xid = 24}};
+	const struct samples s = {.list = list, .n = sizeof(list) / sizeof(list[0])};
+	double begin = 0;
+	uint64_t *bins;
+	size_t n = 0;
+
+	bins = samples_bins(&s, &begin, &n);
+	ok(bins != NULL && n == 4 && begin == 1000.0,
+	   "a clock set back: there is room for all that came behind the beginning");
+	ok(n == 4 && bins[0] == 2 && bins[1] == 0 && bins[2] == 0 && bins[3] == 3,
+	   "... and what seems to be before it is left out");
+	free(bins);
+}
+
 int
 main(void)
 {
@@ -237,5 +257,6 @@ main(void)
 	logbooks();
 	control_data();
 	sync_names();
+	pictures();
 	return tap_done();
 }

@@ -36,7 +36,7 @@ sub ended
 	local $Test::Builder::Level = $Test::Builder::Level + 2;
 	is($rc, $status, "$name: exit status");
 	like($err, $words, "$name: message");
-	is(scalar(grep { $err =~ $_ } @never), 0, "$name: no secret in it");
+	is(scalar(grep { "$out$err" =~ $_ } @never), 0, "$name: no secret in it");
 	return $out;
 }
 

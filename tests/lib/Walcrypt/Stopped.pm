@@ -14,9 +14,6 @@ use IPC::Run ();
 use PostgreSQL::Test::Utils ();
 use Walcrypt ();
 
-# Can it be done here?
-sub works { return system('strace -q -o /dev/null true 2>/dev/null') == 0; }
-
 sub new
 {
 	my ($class, $n, @args) = @_;

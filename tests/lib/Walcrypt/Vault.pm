@@ -7,6 +7,7 @@ package Walcrypt::Vault;
 
 use strict;
 use warnings;
+use File::Temp ();
 use IO::Socket::INET;
 use IPC::Run;
 use JSON::PP;
@@ -80,10 +81,13 @@ sub make_tls
 		openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr &&
 		openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.pem &&
 		openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=stranger -keyout other.key -out other.pem");
-	mkdir "$d/data" or die;
+	# in memory where that can be had: each login is several writes that wait for the disk, and tokens live for seconds in tests
+	my ($free) = -w '/dev/shm' ? `df -kP /dev/shm` =~ /\n\S+\s+\d+\s+\d+\s+(\d+)/ : ();
+	my $data = ($free // 0) > 1 << 20 ? File::Temp::tempdir(DIR => '/dev/shm', CLEANUP => 1) : "$d/data";    # a gigabyte; 33 MB are needed
+	mkdir $data;
 	my $cluster = PostgreSQL::Test::Cluster::get_free_port();
 	open(my $f, '>', "$d/bao.hcl") or die;
-	print $f qq(storage "raft" { path = "$d/data"\n node_id = "one" }\napi_addr = "https://localhost:$self->{port}"\n)
+	print $f qq(storage "raft" { path = "$data"\n node_id = "one" }\napi_addr = "https://localhost:$self->{port}"\n)
 	  . qq(cluster_addr = "https://127.0.0.1:$cluster"\nlistener "tcp" { address = "127.0.0.1:$self->{port}"\n tls_cert_file = "$d/server.pem"\n)
 	  . qq( tls_key_file = "$d/server.key" }\n);
 	close $f;
@@ -97,15 +101,8 @@ sub start
 	push @command, $self->{tls} ? ('-config', "$self->{dir}/bao.hcl")
 	  : ('-dev', '-dev-no-store-token', '-dev-root-token-id=' . slurp_file($self->{token_file}) =~ s/\s+//gr, "-dev-listen-address=$self->{host_port}");
 	$self->{out} = "$self->{dir}/log";
-	my $pid = fork() // die;
-	if ($pid == 0) {
-		open(STDIN,  '<',  '/dev/null');
-		open(STDOUT, '>>', $self->{out});
-		open(STDERR, '>&', \*STDOUT);
-		$ENV{HOME} = $self->{dir};
-		exec(@command) or POSIX::_exit(1);
-	}
-	$self->{pid} = $pid;
+	local $ENV{HOME} = $self->{dir};
+	$self->{pid} = in_background($self->{out}, @command);
 	wait_for("OpenBao $self->{name}", sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) });
 	wait_for("OpenBao $self->{name} unsealed", sub { ($self->cli_output('status'))[0] == 0 }) unless $self->{tls};
 	return;
@@ -187,6 +184,21 @@ sub policy
 	$self->cli('policy', 'write', $name, "$self->{dir}/$name.hcl");
 	return;
 }
+
+# A transit key "walcrypt", and the AppRole role "proxy", with these options, whose tokens may wrap and unwrap by it. The role's id.
+sub transit_role
+{
+	my ($self, @options) = @_;
+	$self->enable('transit', 'secrets', 'transit');
+	$self->cli(qw(write -f transit/keys/walcrypt));
+	$self->enable('approle', 'auth', 'approle');
+	$self->policy('walcrypt', join('', map { qq(path "transit/$_->[0]/walcrypt" { capabilities = ["$_->[1]"] }\n) } [ encrypt => 'update' ], [ decrypt => 'update' ], [ keys => 'read' ]));
+	$self->cli(qw(write auth/approle/role/proxy token_policies=walcrypt), @options);
+	return $self->role_id;
+}
+
+sub role_id   { my ($self) = @_; return decode_json($self->cli(qw(read -format=json auth/approle/role/proxy/role-id)))->{data}{role_id}; }
+sub secret_id { my ($self) = @_; return decode_json($self->cli(qw(write -f -format=json auth/approle/role/proxy/secret-id)))->{data}{secret_id}; }
 
 # A token that may do these things; its text. Options of "token create", -ttl=5s say.
 sub token_for

@@ -21,7 +21,18 @@ sub connect
 	return bless { socket => $socket, in => '' }, $class;
 }
 
-# The same over TCP, to a port of loopback (default: the proxy's), or of another address.
+# A replication session of this user, after this command, if any, and its answer's message $stop.
+sub begin
+{
+	my ($class, $proxy, $user, $command, $stop) = @_;
+	my $self = $class->connect($proxy);
+	$self->startup(user => $user, replication => 'true', application_name => "test_$user");
+	$self->until('Z');
+	if (defined $command) { $self->send('Q', "$command\0"); $self->until($stop); }
+	return $self;
+}
+
+# connect over TCP: to a port of loopback (default: the proxy's), or of another address.
 sub connect_tcp
 {
 	my ($class, $proxy, $port, $addr) = @_;
@@ -48,12 +59,12 @@ sub startup
 	return $self->packet(pack('N', $version) . join('', map { "$_\0$params{$_}\0" } sort keys %params) . "\0");
 }
 
-# More bytes; false at the end or when none come for some seconds.
+# More bytes; false at the end or when none come for so long (60 s) that only a fault is left.
 sub more
 {
 	my ($self, $seconds) = @_;
 	my $waits = $self->{socket}->can('pending') ? $self->{socket}->pending : 0;
-	return 0 unless $waits || IO::Select->new($self->{socket})->can_read($seconds // 20);
+	return 0 unless $waits || IO::Select->new($self->{socket})->can_read($seconds // 60);
 	return sysread($self->{socket}, $self->{in}, 65536, length $self->{in}) ? 1 : 0;
 }
 
@@ -96,7 +107,7 @@ sub until
 sub fields { my ($body) = @_; return map { substr($_, 0, 1) => substr($_, 1) } grep { $_ ne '' } split(/\0/, $body // ''); }
 
 # Has the other side closed?
-sub closed { my ($self) = @_; while ($self->more(5)) { } return IO::Select->new($self->{socket})->can_read(0) ? 1 : 0; }
+sub closed { my ($self) = @_; while ($self->more) { } return IO::Select->new($self->{socket})->can_read(0) ? 1 : 0; }
 
 sub row
 {

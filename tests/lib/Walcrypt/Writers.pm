@@ -1,8 +1,8 @@
 # Clients that write all the time, one row a commit, through a conninfo with several hosts; and the account of what was acknowledged.
 #
 #   my $writers = Walcrypt::Writers->new(4, $red, $blue);     the table is made on the first node
-#   $writers->start; $writers->wait_for_commits(100); ... $writers->stop;
-#   my ($lost, $twice, $errors) = $writers->check($blue);
+#   $writers->start; $writers->wait_for_commits(100); ...
+#   $writers->account($blue);                              they are stopped: two tests, or three
 #
 # A writer that loses its connection connects again and goes on with its next number: what the lost commit came to is not known, and
 # it may be there or not. What was acknowledged must be there, once.
@@ -14,6 +14,7 @@ package Walcrypt::Writers;
 use IPC::Run ();
 use POSIX ();
 use PostgreSQL::Test::Utils ();
+use Test::More ();
 use Time::HiRes qw(sleep time);
 use Walcrypt ();
 
@@ -115,6 +116,19 @@ sub check
 	my $errors = join("\n", grep { !/^$|server closed the connection|terminated abnormally|before or while|connection to server .* failed|could not connect|No such file|Is the server running|Connection refused|terminating connection|the database system is|session is (not|in) |connection to server was lost|no connection to the server|^\s+(This|before|Is)|SSL|LINE|\^/ } $self->lines('err'));
 	print "# $acked commits were acknowledged, " . keys(%there) . " rows are there\n";
 	return ($lost, $twice // 0, $errors);
+}
+
+# Stops them. Two tests: what was acknowledged is on the node, once; with only_lost_connections => 1 a third: that is all the clients saw.
+sub account
+{
+	my ($self, $node, %o) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$self->stop;
+	my ($lost, $twice, $errors) = $self->check($node);
+	Test::More::is($lost, 0, 'no acknowledged commit is lost');
+	Test::More::is($twice, 0, 'none is there twice');
+	Test::More::is($errors, '', 'clients saw nothing but lost connections') if $o{only_lost_connections};
+	return ($lost, $twice);
 }
 
 # Seconds from the last commit acknowledged by one node to the first by the other.

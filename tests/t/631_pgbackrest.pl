@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
 
-my $marker = 'marker-630-gesichert';
+my $marker = 'marker-631-gesichert';
 my $tmp = PostgreSQL::Test::Utils::tempdir();
 my %node = map { $_ => Walcrypt::Node->new($_) } qw(red blue green restored);
 
@@ -89,11 +89,8 @@ my $now = 'red';
 sub go
 {
 	my ($to) = @_;
-	my ($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', $to);
-	is($rc, 0, "rotate to $to") or diag($out, $err);
-	$node{$now}->_update_pid(0);
+	$proxy->rotate($node{$now}, $node{$to});
 	$now = $to;
-	$node{$to}->_update_pid(1);
 	return;
 }
 my @written = 'in clear';

@@ -1,4 +1,4 @@
-# How servers do their I/O, on PostgreSQL 18.
+# Replication commands, on PostgreSQL 18.
 use strict;
 use warnings;
 
@@ -9,5 +9,5 @@ use Test::More;
 use Walcrypt;
 use File::Basename;
 
-BEGIN { use_postgres(18); }
-do './' . dirname($0) . '/124_io.pl' or die $@ || $!;
+use_postgres(18);
+do './' . dirname($0) . '/201_commands.pl' or die $@ || $!;
