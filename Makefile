@@ -76,11 +76,15 @@ $(B)/lib/walcrypt/libwalcrypt-storage.so: $(STORAGE) $(CORE) $(LAYER_COMMON) sto
 # tests/unit/failmalloc.h: unit tests can make each of our allocations fail.
 WRAP := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc strdup strndup secmem_alloc)
 # the parts of walcrypt-ctl that have unit tests
-CTL_TESTED := $(patsubst %,$(B)/obj/ctl/%.o,json_record switchover/controldata switchover/logbook switchover/proof switchover/syncnames)
+CTL_TESTED := $(patsubst %,$(B)/obj/ctl/%.o,json_record reencrypt_spare switchover/controldata switchover/logbook switchover/proof switchover/report switchover/svg \
+	switchover/syncnames)
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(CTL_TESTED) $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ -lcurl -lcrypto -ljansson -lisal
+
+# of the proxy, beside doubles of what it calls
+$(B)/tests/keylist_test: $(B)/obj/proxy/keylist.o
 
 $(B)/tests/%: $(B)/obj/tests/bench/%.o $(B)/obj/tests/unit/walmake.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
@@ -182,7 +186,7 @@ TREE = $(DESTDIR)$(PREFIX)
 # Samples name the place where things are.
 PLACED = sed 's,/usr/local/\(bin\|lib/walcrypt\|libexec/walcrypt\|share/walcrypt\),$(PREFIX)/\1,g'
 install-tree: programs manuals
-	install -d $(TREE)/bin $(TREE)/lib/walcrypt $(TREE)/libexec/walcrypt/bin $(TREE)/share/walcrypt/external $(TREE)/share/walcrypt/commands $(TREE)/share/walcrypt/prometheus $(TREE)/share/walcrypt/grafana $(TREE)/share/walcrypt/patroni $(TREE)/share/walcrypt/pgbackrest
+	install -d $(TREE)/bin $(TREE)/lib/walcrypt $(TREE)/libexec/walcrypt/bin $(TREE)/share/walcrypt/external $(TREE)/share/walcrypt/commands $(TREE)/share/walcrypt/prometheus $(TREE)/share/walcrypt/grafana $(TREE)/share/walcrypt/patroni $(TREE)/share/walcrypt/pgbackrest $(TREE)/share/walcrypt/pgbouncer $(TREE)/share/walcrypt/nodes
 	install -m 755 $(B)/bin/walcrypt-proxy $(B)/bin/walcrypt-ctl $(TREE)/bin
 	install -m 755 $(B)/lib/walcrypt/libwalcrypt-storage.so $(TREE)/lib/walcrypt
 	install -m 755 scripts/shim $(TREE)/libexec/walcrypt
@@ -196,6 +200,8 @@ install-tree: programs manuals
 	$(PLACED) conf/patroni/patroni.yml >$(TREE)/share/walcrypt/patroni/patroni.yml && chmod 644 $(TREE)/share/walcrypt/patroni/patroni.yml
 	install -m 755 conf/patroni/walcrypt-pre-promote conf/patroni/walcrypt-rotate $(TREE)/share/walcrypt/patroni
 	install -m 644 conf/pgbackrest/pgbackrest.conf $(TREE)/share/walcrypt/pgbackrest
+	install -m 755 conf/pgbouncer/walcrypt-hook $(TREE)/share/walcrypt/pgbouncer
+	$(PLACED) conf/nodes/walcrypt-keys >$(TREE)/share/walcrypt/nodes/walcrypt-keys && chmod 755 $(TREE)/share/walcrypt/nodes/walcrypt-keys
 	install -d $(TREE)/share/bash-completion/completions
 	for program in walcrypt-ctl walcrypt-proxy; do install -m 644 conf/completion/walcrypt $(TREE)/share/bash-completion/completions/$$program; done
 	for page in $(MANUALS); do install -D -m 644 -t $(TREE)/share/man/man$${page##*.} $(B)/man/$$page || exit 1; done

@@ -49,17 +49,29 @@ initialize "keys" {
   }
 }
 
-# a standby opens its own keyset and no other; the proxy opens all of them; the operator makes them, too
+# a standby opens its own keyset, and wraps it when it takes a new epoch, and no other; the proxy opens all of them; the operator makes them, too
 initialize "policies" {
   request "blue" {
     operation = "update"
     path      = "sys/policies/acl/blue"
-    data      = { policy = "path \"transit/decrypt/blue\" { capabilities = [\"update\"] }" }
+    data = {
+      policy = <<-EOT
+        path "transit/decrypt/blue" { capabilities = ["update"] }
+        path "transit/encrypt/blue" { capabilities = ["update"] }
+        path "transit/keys/blue" { capabilities = ["read"] }
+      EOT
+    }
   }
   request "green" {
     operation = "update"
     path      = "sys/policies/acl/green"
-    data      = { policy = "path \"transit/decrypt/green\" { capabilities = [\"update\"] }" }
+    data = {
+      policy = <<-EOT
+        path "transit/decrypt/green" { capabilities = ["update"] }
+        path "transit/encrypt/green" { capabilities = ["update"] }
+        path "transit/keys/green" { capabilities = ["read"] }
+      EOT
+    }
   }
   request "proxy" {
     operation = "update"
