@@ -85,15 +85,15 @@ swap_is_safe(const char *device)
 	char target[PATH_MAX], path[PATH_MAX + 64], uuid[128];
 	const char *name = device;
 
-	if (strncmp(device, "/dev/", 5) != 0)
-		return false;
 	if (realpath(device, target) != NULL)
 		name = target;
+	if (strncmp(name, "/dev/", strlen("/dev/")) != 0)
+		return false;
 	name += strlen("/dev/");
 	if (strncmp(name, "zram", 4) == 0)
 		return true;
-	snprintf(path, sizeof(path), "/sys/block/%s/dm/uuid", name);
-	return line_find(path, "CRYPT-", uuid, sizeof(uuid));
+	return snprintf(path, sizeof(path), "/sys/block/%s/dm/uuid", name) < (int)sizeof(path) &&
+	       line_find(path, "CRYPT-", uuid, sizeof(uuid));
 }
 
 static void
