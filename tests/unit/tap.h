@@ -3,6 +3,7 @@
  *
  *	int main(void) { ok(1 + 1 == 2, "adding"); is_int(f(), 3, "f of %d", x); return tap_done(); }
  *
+ * What was seen goes to stderr, as Test::More's does: prove shows that and keeps stdout to itself.
  * Every check returns whether it held. Programs run in the root of the tree: vectors are at tests/vectors/.
  */
 #ifndef TESTS_UNIT_TAP_H
@@ -30,14 +31,20 @@ static int tap_run TAP_UNUSED, tap_failed TAP_UNUSED;
 static TAP_UNUSED bool
 tap_vok(bool held, const char *file, int line, const char *fmt, va_list ap)
 {
+	va_list again;
+
+	va_copy(again, ap);
 	printf("%sok %d - ", held ? "" : "not ", ++tap_run);
 	vprintf(fmt, ap);
 	printf("\n");
+	fflush(stdout);
 	if (!held) {
 		tap_failed++;
-		printf("#   at %s line %d\n", file, line);
+		fprintf(stderr, "#   Failed test '");
+		vfprintf(stderr, fmt, again);
+		fprintf(stderr, "'\n#   at %s line %d.\n", file, line);
 	}
-	fflush(stdout);
+	va_end(again);
 	return held;
 }
 
@@ -59,8 +66,8 @@ tap_is_int(long long got, long long want, const char *file, int line, const char
 
 	va_start(ap, fmt);
 	if (!tap_vok(got == want, file, line, fmt, ap))
-		printf("#   got %lld (%#llx), want %lld (%#llx)\n", got, (unsigned long long)got, want,
-		       (unsigned long long)want);
+		fprintf(stderr, "#   got %lld (%#llx), want %lld (%#llx)\n", got, (unsigned long long)got, want,
+		        (unsigned long long)want);
 	va_end(ap);
 	return got == want;
 }
@@ -73,7 +80,7 @@ tap_is_str(const char *got, const char *want, const char *file, int line, const 
 
 	va_start(ap, fmt);
 	if (!tap_vok(held, file, line, fmt, ap))
-		printf("#   got  %s\n#   want %s\n", got != NULL ? got : "NULL", want != NULL ? want : "NULL");
+		fprintf(stderr, "#   got  %s\n#   want %s\n", got != NULL ? got : "NULL", want != NULL ? want : "NULL");
 	va_end(ap);
 	return held;
 }
@@ -89,13 +96,13 @@ tap_is_mem(const void *got, const void *want, size_t len, const char *file, int 
 		at++;
 	va_start(ap, fmt);
 	if (!tap_vok(at == len, file, line, fmt, ap)) {
-		printf("#   differ from byte %zu of %zu on\n#   got ", at, len);
+		fprintf(stderr, "#   differ from byte %zu of %zu on\n#   got ", at, len);
 		for (size_t i = at; i < len && i < at + 16; i++)
-			printf(" %02x", g[i]);
-		printf("\n#   want");
+			fprintf(stderr, " %02x", g[i]);
+		fprintf(stderr, "\n#   want");
 		for (size_t i = at; i < len && i < at + 16; i++)
-			printf(" %02x", w[i]);
-		printf("\n");
+			fprintf(stderr, " %02x", w[i]);
+		fprintf(stderr, "\n");
 	}
 	va_end(ap);
 	return at == len;
@@ -110,8 +117,8 @@ tap_is_err(const struct err *e, enum err_class class, const char *part, const ch
 
 	va_start(ap, fmt);
 	if (!tap_vok(held, file, line, fmt, ap))
-		printf("#   got  class %d: %s\n#   want class %d: %s\n", (int)e->class, e->text, (int)class,
-		       part != NULL ? part : "");
+		fprintf(stderr, "#   got  class %d: %s\n#   want class %d: %s\n", (int)e->class, e->text, (int)class,
+		        part != NULL ? part : "");
 	va_end(ap);
 	return held;
 }
