@@ -70,6 +70,8 @@ sub copies
 			note_bytes($i, "replication=$kind: " . $command =~ s/\s+/ /gr =~ s{\d+/\w+}{LSN}r, $data);
 		}
 		for my $command ("START_REPLICATION $start", "START_REPLICATION SLOT physical PHYSICAL $start", "\tSTART_REPLICATION\nSLOT \"physical\" $start TIMELINE 1") {
+			# the walsender before, which had not sent all, has ended: the slot is free
+			wait_for('the end of the stream before', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_replication') == 0 });
 			my $client = client($node, replication => $kind, @more);
 			my ($data, $error) = copy($client, $command, 1 << 19);
 			is($error, '', $node->name . ", replication=$kind: $command");
@@ -87,7 +89,9 @@ sub copies
 	note_bytes($i, 'BASE_BACKUP after SQL on one connection', $data);
 	($data, $error) = copy($client, "START_REPLICATION $start", 1 << 19);
 	note_bytes($i, 'START_REPLICATION after SQL on one connection', $data);
-	$node->safe_psql('postgres', 'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active');
+	undef $client;
+	wait_for('the end of the last stream', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_replication') == 0 });
+	$node->safe_psql('postgres', 'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
 	return;
 }
 
