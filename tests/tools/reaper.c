@@ -1,7 +1,8 @@
 /*
  * reaper COMMAND...: run it, and reap what it leaves behind: processes whose parents are gone come to us instead of to
  * process 1, which in some containers never waits for them. A killed server would look alive there, for kill(pid, 0)
- * finds a zombie, too. Ends as COMMAND does.
+ * finds a zombie, too. And COMMAND can be interrupted, as can what the tests interrupt: a shell that runs us in the
+ * background has us ignore SIGINT and SIGQUIT, and who ignores them hands that on. Ends as COMMAND does.
  */
 #include <errno.h>
 #include <signal.h>
@@ -35,6 +36,8 @@ main(int argc, char **argv)
 		return 1;
 	}
 	if (pid == 0) {
+		signal(SIGINT, SIG_DFL);
+		signal(SIGQUIT, SIG_DFL);
 		execvp(argv[1], argv + 1);
 		fprintf(stderr, "reaper: could not run \"%s\": %s\n", argv[1], strerror(errno));
 		_exit(127);
