@@ -46,6 +46,9 @@ is(refused('nothing to resume', qr/there is no switchover that was stopped midwa
 refused('nothing to abort', qr/there is no switchover that was stopped midway/, '--abort');
 refused('no place for the report', qr{could not write a report into "/no/such/folder/": No such file}, '--to', 'blue', '--report', '/no/such/folder/report');
 refused('both', qr/exclude each other/, '--abort', '--resume');
+is(refused('nothing to do', qr/--to is missing/), 2, 'a usage error');
+is(refused('an abort of another', qr/--to, --old and --dry-run belong to one that begins/, '--abort', '--to', 'blue'), 2, 'a usage error');
+is(refused('an unknown fate', qr/--old must be stop, clear or reencrypt, not "burn"/, '--to', 'blue', '--old', 'burn'), 2, 'a usage error');
 $red->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('other', true)");
 $blue->append_conf('postgresql.conf', "synchronous_standby_names = 'blue'\n");
 $blue->reload;
@@ -103,8 +106,12 @@ like($err, qr/there is no postgresql\.conf in its data directory\nHINT:  .*contr
 delete $proxy->{nodes}{grey};
 $proxy->write_conf;
 
-# the real thing, with writers
+# the real thing, with writers, who find the primary by the conninfo that docs/switchover.md shows
+my ($documented) = slurp_file('docs/switchover.md') =~ /^    (host=pg1,pg2 .*)$/m or die;
 my $writers = Walcrypt::Writers->new(4, $red, $blue);
+$writers->{conninfo} = $documented =~ s/host=\S+/'host=' . join(',', map { $_->host } $red, $blue)/er =~ s/port=\S+/'port=' . join(',', map { $_->port } $red, $blue)/er =~ s/dbname=\S+/dbname=postgres/r;
+like($writers->{conninfo}, qr/target_session_attrs=read-write/, 'a conninfo with several hosts is documented');
+my $log = -s $red->logfile;
 $writers->start;
 $writers->wait_for_commits(200);
 ($rc, $out, $err) = ctl_output(@switchover, '--to', 'blue');
@@ -113,6 +120,11 @@ print "# $_\n" for split(/\n/, $out);
 like($out, qr/ok +the stream's last record is a shutdown checkpoint.*ok +the stream ended with the walsender's CommandComplete.*ok +the old primary's pg_control says "shut down".*ok +the standby has flushed and replayed/s,
 	'all four parts of the proof');
 like($out, qr/"blue" is the primary, on timeline 2\..*write pause +[\d.]+ s.*keys before +clear.*keys after +relation key [0-9a-f]+, WAL epoch 1/s, 'the report');
+like($out, qr/^ +[\d.]+ s  the proxy holds new sessions, but the target's\n.*^ +[\d.]+ s  the old primary is fenced: .*^ +[\d.]+ s  the old primary is stopped\n.*^ +[\d.]+ s  the target is promoted$/ms, '... the steps and what each took');
+my ($at) = `pg_controldata @{[$red->data_dir]}` =~ /^Latest checkpoint location: +(\S+)/m;
+my ($history) = slurp_file($blue->data_dir . '/pg_wal/00000002.history') =~ /^1\t(\S+)\t/m;
+like($out, qr{^  proof +shutdown checkpoint at \Q$at\E, end of WAL \Q$history\E$}m, '... and the LSNs that the servers have');
+like(slurp_from($red->logfile, $log), qr/checkpoint starting: \S+ force wait.*received fast shutdown request/s, 'the primary made a checkpoint before it was stopped');
 $writers->wait_for_commits(200, 'blue');
 $writers->account($blue, only_lost_connections => 1);
 
@@ -136,6 +148,15 @@ unlike($err, qr/Is the server running/, '... without what libpq asks back');
 $red->start;
 is($red->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', 'started again, the old primary is a standby');
 $red->stop;
+
+# other keys, but the same WAL key: that is said
+($rc, $out, $err) = ctl_output(@switchover, '--to', 'green', '--dry-run', '--yes');
+is($rc, 0, 'a standby without another WAL epoch') or diag($out, $err);
+like($out, qr/^  note  no new WAL epoch is staged: WAL stays under epoch 1 \(walcrypt-ctl key new-epoch\)$/m, '... that is said');
+ctl('key', 'new-epoch', 'green', '--config', $proxy->conf);
+($rc, $out, $err) = ctl_output(@switchover, '--to', 'green', '--dry-run', '--yes');
+is($rc, 0, 'and with one') or diag($out, $err);
+unlike($out, qr/WAL epoch/, '... nothing');
 
 # the same keys: nothing would be rotated
 $proxy->{nodes}{green}{keyset} = 'blue';
