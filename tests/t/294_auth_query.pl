@@ -103,7 +103,8 @@ $offset = $proxy->log_size;
 my $bytes = Walcrypt::Wire->connect($proxy);
 $bytes->startup(user => "b\xFFd", database => 'walcrypt');
 is(join(' ', Walcrypt::Scram::offered($bytes)), 'SCRAM-SHA-256', 'a name that is no text is asked for a password');
-is($proxy->log($offset), '', '... without a word in the log, and the connection stays');
+# that the client before has gone is no word about this one
+is($proxy->log($offset) =~ s/^.*closed: the client ended it.*\n//mgr, '', '... without a word in the log, and the connection stays');
 
 # a server that takes its time: who has gone meanwhile is not asked for
 sub reload { my (%set) = @_; $proxy->{settings}{$_} = $set{$_} for keys %set; $proxy->write_conf; my $at = $proxy->log_size; kill('HUP', $proxy->pid); wait_for_file_line($proxy->logfile, qr/reloaded; sessions/, $at); return; }
