@@ -199,7 +199,8 @@ with_upstream(
 	sub {
 		my $c = blue_asks('START_REPLICATION PHYSICAL 0/3000000 TIMELINE 1');
 		like(($c->until('Z'))[0], qr/EZ$/, 'a stream that ends by an error in Latin-1');
-		my $answer = HTTP::Tiny->new->get("http://$http/status.json");
+		my $answer;
+		wait_for('its end', sub { $answer = HTTP::Tiny->new->get("http://$http/status.json"); !$answer->{success} || JSON::PP::decode_json($answer->{content})->{standbys}[0]{end_reason} });
 		is($answer->{success} ? JSON::PP::decode_json($answer->{content})->{standbys}[0]{end_reason} : $answer->{reason}, 'd?j? vu', '... which is in the JSON');
 	});
 

@@ -79,11 +79,11 @@ is($blue->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', '... nothing
 # one that comes in time
 $blue->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
 streams();
+unlink "$tmp/paused";    # before the one that waits for it
 my $resumes = fork() // die;
 if ($resumes == 0) {
 	POSIX::_exit(system("until [ -s $tmp/paused ]; do sleep 0.1; done; sleep 3; $on_blue -c 'SELECT pg_wal_replay_resume()' >/dev/null"));
 }
-unlink "$tmp/paused";
 ($rc, $out, $err) = ctl_output(@switchover, '--timeout', 60);
 waitpid($resumes, 0);
 is($rc, 0, 'one that comes is waited for') or diag($out, $err);

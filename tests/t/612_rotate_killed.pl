@@ -65,12 +65,17 @@ for my $both (0, 1) {
 	streams();
 	my $dir = $node{$from}->data_dir;
 	my ($tool, $child) = in_background("$tmp/out", $Walcrypt::ctl, 'rotate', @conf, '--to', $to, '--old', 'reencrypt', '--yes');
+	# looked at often: it may be short
 	wait_for('the re-encryption', sub {
-		if (() = glob("$dir/base/*/*.walcrypt-*")) {
-			($child) = split(' ', slurp_from("/proc/$tool/task/$tool/children"));
-			return defined $child && kill('STOP', $child);
+		for (1 .. 50) {
+			if (() = glob("$dir/base/*/*.walcrypt-*")) {
+				($child) = split(' ', slurp_from("/proc/$tool/task/$tool/children"));
+				return defined $child && kill('STOP', $child);
+			}
+			return 1 if waitpid($tool, POSIX::WNOHANG()) == $tool;
+			select(undef, undef, undef, 0.002);
 		}
-		return waitpid($tool, POSIX::WNOHANG()) == $tool;
+		return 0;
 	});
 	ok(-e "$dir/pg_reencrypt/record", "$what: in the middle") or diag(slurp_from("$tmp/out"));
 	kill('KILL', $tool);
