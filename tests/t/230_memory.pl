@@ -65,7 +65,9 @@ $red->safe_psql('postgres', "SELECT count(pg_logical_emit_message(false, 'x', re
 rss(), sleep 0.1 for 1 .. 20;
 cmp_ok($highest, '<', $limit_kib, "resident memory with a stream that is not read: $highest KiB");
 # who does read is not held up by it
-command_ok([ 'pg_receivewal', '-d', $proxy->connstr('blue'), '-D', PostgreSQL::Test::Utils::tempdir(), '--endpos', $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()'), '--no-loop' ], 'another client gets its WAL');
+my $endpos = $red->lsn('flush');
+$red->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'x', 'behind it')");    # without which it does not end
+command_ok([ 'pg_receivewal', '-d', $proxy->connstr('blue'), '-D', PostgreSQL::Test::Utils::tempdir(), '--endpos', $endpos, '--no-loop' ], 'another client gets its WAL');
 
 # who is behind is read in large pieces, which nobody who has caught up waits for: then the proxy sleeps
 my $behind = connect_blue('behind');

@@ -57,13 +57,20 @@ sub backup
 	$e =~ s/^NOTICE:  WAL archiving is not enabled.*\n//m;
 	return ($good, $e, $dir);
 }
+# for pg_receivewal, which comes to the end only with what is behind it
+sub end_of_wal
+{
+	my $end = $blue->lsn('flush');
+	$blue->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'behind', 'the end')");
+	return $end;
+}
 sub receive
 {
 	my ($as, @options) = @_;
 	my ($o, $e) = ('', '');
 	my $dir = "$tmp/receive_" . ++$serial;
 	mkdir $dir;
-	my $end = $blue->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
+	my $end = end_of_wal();
 	my $good = IPC::Run::run([ 'pg_receivewal', '-D', $dir, '-d', $proxy->connstr($as), '--no-loop', '--endpos', $end, @options ], '<', \undef, '>', \$o, '2>', \$e);
 	return ($good, $e, $dir);
 }
@@ -172,7 +179,7 @@ sub receive_from
 	mkdir $to;
 	# it begins behind the last whole segment that is there
 	system_or_bail('truncate', '-s', '16M', "$to/" . sprintf('%s%08X', substr($from, 0, 16), hex(substr($from, 16)) - 1));
-	my $end = $blue->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
+	my $end = end_of_wal();
 	my ($o, $e) = ('', '');
 	my $fine = IPC::Run::run([ 'pg_receivewal', '-D', $to, '-d', $proxy->connstr($as), '--no-loop', '--endpos', $end ], '<', \undef, '>', \$o, '2>', \$e);
 	return ($fine, $e, $to);

@@ -63,7 +63,9 @@ my $lsn = lsn();
 my @stuck = map { begin("stuck$_", "START_REPLICATION PHYSICAL $lsn TIMELINE 1", 'W') } 1 .. 20;
 meanwhile(sub { $red->safe_psql('postgres', "SELECT count(pg_logical_emit_message(false, 'x', repeat('z', 1000000))) FROM generate_series(1, 2)"); });
 flat('20 streams that are not read');
-command_ok([ 'pg_receivewal', '-d', $proxy->connstr('blue'), '-D', PostgreSQL::Test::Utils::tempdir(), '--endpos', lsn(), '--no-loop' ], 'another client gets its WAL');
+my $endpos = lsn();
+$red->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'x', 'behind it')");    # without which it does not end
+command_ok([ 'pg_receivewal', '-d', $proxy->connstr('blue'), '-D', PostgreSQL::Test::Utils::tempdir(), '--endpos', $endpos, '--no-loop' ], 'another client gets its WAL');
 close $_->{socket} for @stuck;
 
 # 4 a client that says more than the upstream takes: it is not read
