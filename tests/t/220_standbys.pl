@@ -87,7 +87,7 @@ if ($listener == 0) {    # where the messages of a stream end
 	POSIX::_exit(0);
 }
 wait_for('the listener', sub { $red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'listener'") });
-my @load = map { IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-T', 8, '-R', 800, '-f', $_, '-h', $red->host, '-p', $red->port, 'postgres' ], '<', \undef, '>&', \my $out) }
+my @load = map { IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-t', 1600, '-R', 800, '-f', $_, '-h', $red->host, '-p', $red->port, 'postgres' ], '<', \undef, '>&', \my $out) }
 	map { my $file = PostgreSQL::Test::Utils::tempdir() . '/load.sql'; append_to_file($file, $_); $file } "INSERT INTO t VALUES (:client_id, repeat('x', (random() * 900)::int));\n", "SELECT pg_logical_emit_message(false, 'chat', repeat('y', 1 + (random() * 20000)::int));\n";
 $_->finish for @load;
 my $until = $red->lsn('flush');

@@ -89,7 +89,7 @@ sub fails
 	my ($what, $path, $fault, $status, $words, $tries, $verify) = @_;
 	my $port = between($path, $fault);
 	my $start = time();
-	my ($rc, $out, $err) = init($port, ref $fault eq 'CODE' && $what =~ /hangs/ ? '1500ms' : '30s', $verify);
+	my ($rc, $out, $err) = init($port, ref $fault eq 'CODE' && $what =~ /^hangs/ ? '1500ms' : $what =~ /hangs/ ? '6s' : '30s', $verify);
 	my $took = time() - $start;
 	is($rc, $status, "$path, $what: exit status");
 	like($err, $words, "$path, $what: message");

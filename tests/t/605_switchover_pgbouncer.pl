@@ -34,8 +34,8 @@ chmod(0640, "$tmp/databases.ini");
 my $proxy = Walcrypt::Proxy->new(settings => { switchover_hook => "sh $tmp/hook" }, nodes => {
 	red => { conninfo => $red->connstr_for_proxy, datadir => $red->data_dir },
 	blue => { conninfo => $blue->connstr_for_proxy, datadir => $blue->data_dir, keyset => 'blue' } });
-# the first time it is called it kills walcrypt-ctl
-PostgreSQL::Test::Utils::append_to_file("$tmp/hook", "[ -e $tmp/killed ] || { : >$tmp/killed; kill -9 \$(cat " . $proxy->keystore . "/switchover.lock); exit 1; }\n$hook\n");
+# the first time it is called it kills walcrypt-ctl; then it makes the pause longer than any that a busy machine makes by itself
+PostgreSQL::Test::Utils::append_to_file("$tmp/hook", "[ -e $tmp/killed ] || { : >$tmp/killed; kill -9 \$(cat " . $proxy->keystore . "/switchover.lock); exit 1; }\n[ \$WALCRYPT_ACTION != switch ] || sleep 2\n$hook\n");
 $proxy->key_init('blue');
 $proxy->start;
 

@@ -11,8 +11,8 @@ use Walcrypt;
 my @names = qw(red blue green);
 my %node = map { $_ => Walcrypt::Node->new($_) } @names;
 $node{red}->init(allows_streaming => 1, extra => ['-k']);
-# nothing but a restart point, which is five minutes away, may write pg_control of a standby: no page of it is put out before
-$node{red}->append_conf('postgresql.conf', "wal_retrieve_retry_interval = 100ms\nwal_keep_size = 512MB\nshared_buffers = 64MB\nbgwriter_lru_maxpages = 0\nautovacuum = off\n");
+# nothing but a restart point, which is an hour away, may write pg_control of a standby: no page of it is put out before
+$node{red}->append_conf('postgresql.conf', "wal_retrieve_retry_interval = 100ms\nwal_keep_size = 512MB\nshared_buffers = 64MB\nbgwriter_lru_maxpages = 0\nautovacuum = off\ncheckpoint_timeout = 1h\n");
 $node{red}->start;
 $node{red}->safe_psql('postgres', 'CREATE TABLE t (i int)');
 my $proxy = Walcrypt::Proxy->new(nodes => { map { $_ => { conninfo => $node{$_}->connstr_for_proxy, datadir => $node{$_}->data_dir, allow_clear => 'on' } } @names });

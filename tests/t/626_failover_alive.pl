@@ -49,7 +49,7 @@ is($rc, 7, 'nor is it by --resume') or diag($out, $err);
 like($err, qr/^ERROR:  node "green" has more than "blue"/m, '... for a reason that is said');
 ($rc, $out, $err) = ctl_output(@failover, '--abort');
 is($rc, 0, 'it is given up') or diag($out, $err);
-($rc, $out, $err) = ctl_output(@failover, '--to', 'green', '--timeout', 2);    # blue cannot follow
+($rc, $out, $err) = ctl_output(@failover, '--to', 'green', '--timeout', 10);    # blue cannot follow
 is($rc, 0, 'green is promoted') or diag($out, $err);
 is($node{green}->safe_psql('postgres', 'SELECT pg_is_in_recovery(), count(*) FROM t'), 'f|1', '... with every acknowledged row');
 eval { $_->{run}->kill_kill } for @sessions;

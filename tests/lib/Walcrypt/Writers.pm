@@ -113,7 +113,7 @@ sub check
 			$lost++ unless $there{"$w $number"};
 		}
 	}
-	my $errors = join("\n", grep { !/^$|server closed the connection|terminated abnormally|before or while|connection to server .* failed|could not connect|No such file|Is the server running|Connection refused|terminating connection|the database system is|session is (not|in) |connection to server was lost|no connection to the server|^\s+(This|before|Is)|SSL|LINE|\^/ } $self->lines('err'));
+	my $errors = join("\n", grep { !/^$|server closed the connection|terminated abnormally|before or while|connection to server .* failed|could not connect|No such file|Is the server running|Connection refused|terminating connection|the database system is|Consistent recovery state|session is (not|in) |connection to server was lost|no connection to the server|^\s+(This|before|Is)|SSL|LINE|\^/ } $self->lines('err'));
 	print "# $acked commits were acknowledged, " . keys(%there) . " rows are there\n";
 	return ($lost, $twice // 0, $errors);
 }
