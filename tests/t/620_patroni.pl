@@ -91,7 +91,7 @@ sub members
 	IPC::Run::run([ 'patronictl', '-c', "$tmp/pg1.yml", 'list', '-f', 'json' ], '<', \undef, '>', \$out, '2>', '/dev/null') or return {};
 	return { map { $_->{Member} => lc("$_->{Role} $_->{State}") } @{ decode_json($out) } };
 }
-# Wait until one leads and the others stream from it; the leader's name.
+# Wait until one leads and the others stream from it, not only the pg_basebackup that builds one; the leader's name.
 sub settled
 {
 	my ($what) = @_;
@@ -100,7 +100,7 @@ sub settled
 		my $m = members();
 		($leader) = grep { $m->{$_} eq 'leader running' } keys %$m;
 		return 0 if !defined $leader || keys %$m != 3;
-		my $rows = ($node{$leader}->psql('postgres', "SELECT count(DISTINCT application_name) FROM pg_stat_replication WHERE state = 'streaming'"))[1];
+		my $rows = ($node{$leader}->psql('postgres', "SELECT count(DISTINCT application_name) FROM pg_stat_replication WHERE state = 'streaming' AND application_name IN ('pg1', 'pg2', 'pg3')"))[1];
 		return ($rows // '') eq '2';
 	});
 	return $leader;
