@@ -1,5 +1,5 @@
 # Goal: walcrypt-ctl switchover can be killed anywhere (here: before each change of its logbook), and goes on with --resume, or back
-# with --abort until the target is promoted; the proxy killed at the same moment changes nothing but that there may be no proof. Writers
+# with --abort until the target is promoted, which then is refused; the proxy killed at the same moment changes nothing but that there may be no proof. Writers
 # write all the time, and lose nothing. Two switchovers at once: the second is refused.
 use strict;
 use warnings;
@@ -79,6 +79,14 @@ for (1 .. 60) {
 	if ($state eq 'none') {
 		push @problems, "$what: the primary is gone" if primary($from) ne 'f';
 		next;
+	}
+	if ($state =~ /^(promoted|released|moved|followed|settled)$/) {
+		# even if it cannot be asked
+		my $is_down = $state eq 'moved';
+		$node{$to}->kill9 if $is_down;
+		($rc, $out, $err) = ctl_output(@switchover, '--abort');
+		$node{$to}->start if $is_down;
+		push @problems, "$what: --abort ends with $rc: $err" if $rc != 6 || $err !~ /"$to" is promoted: there is no way back/;
 	}
 	my @how = $is_back && $n % 2 ? '--abort' : '--resume';
 	($rc, $out, $err) = ctl_output(@switchover, @how);

@@ -55,6 +55,7 @@ wait_for('blue', sub { $proxy->console('SHOW STANDBYS') =~ /^blue\|blue\|[^|]*\|
 ($rc, $out, $err) = ctl_output(@switchover, '--to', 'blue');
 is($rc, 7, 'slots that cannot all be made') or diag($out, $err);
 like($err, qr/all replication slots are in use/, '... which is said');
+is($blue->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots') . (-e $red->data_dir . '/standby.signal' ? ' fenced' : ''), '1', '... before the primary is fenced');
 ($rc, $out, $err) = ctl_output(@switchover, '--abort');
 is($rc, 0, '... put back');
 is($blue->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0', '... and none is left on the target');
