@@ -54,6 +54,7 @@ sub follows
 	my $lsn = $node{$primary}->lsn('insert');
 	$node{$name}->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn'") or die;
 	is($node{$name}->safe_psql('postgres', $facts), $sum, "$name follows $primary");
+	like($proxy->console('SHOW STANDBYS'), qr/^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$primary\E\|/m, '... through the proxy');
 	return;
 }
 sub relation_key { my ($dir) = @_; return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0]; }
@@ -90,8 +91,11 @@ unlike(ctl('key', 'show', '--key-dir', $proxy->keystore . '/green'), qr/epoch 2/
 is($rc, 6, 'without another standby the old primary is not re-encrypted');
 like($out, qr/FAIL +another standby streams while "blue" is re-encrypted \(--yes does without\)/, 'that is said');
 is(is_standby('blue'), 'f', 'nothing has happened');
+# which no base backup would have
+append_to_file($node{blue}->data_dir . '/left_here', '');
 go('rotate', 'green', '--old', 'reencrypt', '--yes');
 follows('blue');
+ok(-e $node{blue}->data_dir . '/left_here', 'its directory was re-encrypted, not built anew');
 is(relation_key($node{blue}->data_dir . '/pg_cryptokeys'), relation_key($proxy->keystore . '/blue'), 'blue has the keys that the keystore calls so');
 my ($before) = glob($proxy->keystore . '/blue-before-*');
 $relation{ relation_key($before) } = $before;
@@ -104,7 +108,11 @@ $relation{$green_key} = $green_before;
 $relation{ relation_key($proxy->keystore . '/green') } = 'green now';
 like($out, qr/to be retired +relation key $green_key and WAL epoch 2 \(walcrypt-ctl key retire\)/, 'what may be retired is said');
 like(slurp_file("$tmp/report.svg"), qr/to be retired: relation key $green_key and WAL epoch 2</, '... in the picture, too');
-is(decode_json(slurp_file("$tmp/report.json"))->{to_be_retired}, "relation key $green_key and WAL epoch 2", '... and for programs');
+my $report = decode_json(slurp_file("$tmp/report.json"));
+is($report->{to_be_retired}, "relation key $green_key and WAL epoch 2", '... and for programs');
+my $blue_key = relation_key($proxy->keystore . '/blue');
+is("$report->{before}{relation} $report->{before}{epoch}, $report->{after}{relation} $report->{after}{epoch}", "$green_key 2, $blue_key 3", '... with the keys of before and after');
+like(slurp_file("$tmp/report.svg"), qr/>write pause [\d.]+ s; timeline \d+ to \d+<.*>keys before: relation key $green_key, WAL epoch 2 \w{16}<.*>keys after: relation key $blue_key, WAL epoch 3 \w{16}</s, '... which the picture shows, and the pause');
 like($out, qr/keys before +relation key [0-9a-f]{16}, WAL epoch 2.*keys after +relation key [0-9a-f]{16}, WAL epoch 3/s, 'one WAL epoch for each rotation');
 $relation{ relation_key($proxy->keystore . '/blue') } = 'blue now';
 is(scalar(keys %relation), 4, 'four relation keys in all');

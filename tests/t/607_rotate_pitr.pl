@@ -65,6 +65,18 @@ is(join(' ', sort keys %epochs), '1', 'the archive has the epoch that its keyset
 my %what = encrypted_wal_files($archive);
 is(join(' ', grep { $what{$_} eq 'clear' || $what{$_} eq 'mixed' } sort keys %what), '', 'and nothing in clear');
 
+# what was written before the last rotation can be read: in the archive, and what blue has left, by the keys of green, whose newest epoch is another one
+for my $where (['the archive', $archive, '--keyset', 'archive', '--config', $proxy->conf], ["blue, by green's keys", $node{blue}->data_dir . '/pg_wal', '-D', $node{green}->data_dir, '--kek', $proxy->kek_uri]) {
+	my ($name, $dir, @keys) = @$where;
+	my $text = '';
+	for my $file (grep { m{/00000002[0-9A-F]{16}$} } glob("$dir/*")) {
+		ctl('wal', $file, '--decrypt', "$tmp/clear", @keys);
+		$text .= slurp_file("$tmp/clear");
+		unlink "$tmp/clear";
+	}
+	ok(index($text, 'under the first epoch') >= 0, "$name: WAL of the first epoch can be read");
+}
+
 # to a moment between the rotations, and to the end; of the cluster and the proxy nothing is left by then
 $node{$now}->stop;
 $proxy->stop;
