@@ -96,6 +96,7 @@ is(docker('network', 'inspect', '-f', '{{.Internal}}', map { "${project}_$_" } q
 for my $image (qw(proxy postgres openbao)) {
 	my $found = docker('run', '--rm', '--network', 'none', "walcrypt-$image:test", 'sh', '-c', 'find /etc/walcrypt/id /etc/openbao/id /id /var/lib/walcrypt /var/lib/openbao /etc/ssl/private -type f 2>/dev/null; true');
 	is($found, '', "image $image: no key and no certificate in it");
+	is(docker('image', 'inspect', '-f', '{{index .RootFS.Layers 0}}', "walcrypt-$image:test"), docker('image', 'inspect', '-f', '{{index .RootFS.Layers 0}}', 'debian:bookworm-slim'), "image $image: it stands on debian:bookworm-slim");
 }
 
 # keys
