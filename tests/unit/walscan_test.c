@@ -247,6 +247,66 @@ damage(void)
 	walmake_free(&w);
 }
 
+/* The byte whose push fails, counted from the beginning, when they come one at a time; SIZE_MAX: none does. */
+static size_t
+fails_at(const struct walmake *w, struct err *err)
+{
+	struct walscan_conf conf = {.segment_size = WALMAKE_SEGMENT};
+	struct walscan *s = walscan_new(&conf, w->start, err);
+	size_t at = 0;
+
+	while (at < w->len && walscan_push(s, w->data + at, 1, err) == 0)
+		at++;
+	walscan_free(s);
+	return at < w->len ? at : SIZE_MAX;
+}
+
+/* What is wrong is known as soon as it can be: a length when it is there, a header when it is whole, contents at the
+ * record's last byte. */
+static void
+at_once(void)
+{
+	enum { LEN = 99995 }; /* with its headers a multiple of 8: its last byte is the array's last */
+	static const struct {
+		size_t at; /* of the record */
+		uint8_t value;
+		size_t known; /* SIZE_MAX: with its last byte */
+		const char *part;
+	} rows[] = {
+	    {0, 5, 3, "has an invalid length"},
+	    {17, 100, 23, "has an invalid resource manager"},
+	    {8, 1, 23, "does not follow the record before it"},
+	    {20, 1, SIZE_MAX, "has an incorrect checksum"},
+	    {40, 1, SIZE_MAX, "has an incorrect checksum"},
+	};
+	uint8_t *data = calloc(1, LEN);
+	struct walmake w;
+	struct err err = {0};
+	size_t at, last;
+
+	walmake_init(&w, START, 1 << 20);
+	walmake_fill(&w, 20000);
+	at = walmake_record(&w, 10, 0, data, LEN) - START;
+	last = w.len - 1;
+	free(data);
+	walmake_fill(&w, 150000);
+	ok(fails_at(&w, &err) == SIZE_MAX && at % 8192 <= 8192 - 24, "a whole record, whose header is in one page");
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint8_t was[4];
+
+		memcpy(was, w.data + at + rows[i].at, 4);
+		if (rows[i].at == 0)
+			memcpy(w.data + at, (uint8_t[4]){rows[i].value}, 4);
+		else
+			w.data[at + rows[i].at] ^= rows[i].value;
+		is_int(fails_at(&w, &err), rows[i].known == SIZE_MAX ? last : at + rows[i].known, "byte %zu: known at once",
+		       rows[i].at);
+		is_err(&err, ERR_DAMAGED, rows[i].part, "... %s", rows[i].part);
+		memcpy(w.data + at + rows[i].at, was, 4);
+	}
+	walmake_free(&w);
+}
+
 static void
 pages(void)
 {
@@ -318,6 +378,7 @@ main(void)
 	ordinary();
 	odd();
 	damage();
+	at_once();
 	pages();
 	ok(failmalloc_each(starve, NULL) == 1, "each allocation may fail");
 	return tap_done();
