@@ -85,6 +85,7 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(UNIT_LIB) $(CTL_TESTED) $(REPLICATION) $
 
 # of the proxy, beside doubles of what it calls
 $(B)/tests/keylist_test: $(B)/obj/proxy/keylist.o
+$(B)/tests/standbys_test: $(B)/obj/proxy/standbys.o $(B)/obj/proxy/locked.o
 
 $(B)/tests/%: $(B)/obj/tests/bench/%.o $(B)/obj/tests/unit/walmake.o $(REPLICATION) $(KEYMGR) $(CORE) $(COMMON)
 	@mkdir -p $(@D)
