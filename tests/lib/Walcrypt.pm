@@ -18,7 +18,7 @@ use File::Find;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(ctl ctl_output in_background files_containing wait_for wait_for_file_line encrypted_wal_files page_epochs kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
+our @EXPORT = qw(ctl ctl_output in_background files_containing wait_for wait_for_file_line encrypted_wal_files page_epochs readable_pages kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
 
 our $prefix = $ENV{WALCRYPT_PREFIX} // die "WALCRYPT_PREFIX is not set: run the tests with scripts/check\n";
 our $ctl   = "$prefix/bin/walcrypt-ctl";
@@ -190,6 +190,15 @@ sub page_epochs
 		close $f;
 	}
 	return { map { $_ => join(',', sort keys %{ $seen{$_} }) } keys %seen };
+}
+
+# How many pages of a data directory's relation files these keys open, and how many there are; by the independent decoder.
+sub readable_pages
+{
+	my ($key_dir, $kek_file, $dir) = @_;
+	my ($out, $err) = run_command([ 'python3', '-B', 'tests/decoder/decoder.py', 'readable', '--key-dir', $key_dir, '--kek-file', $kek_file, $dir ]);
+	die "decoder.py: $err\n" if $err ne '' || $out !~ /^\d+ \d+$/;
+	return split(/ /, $out);
 }
 
 sub rss_kib
@@ -366,7 +375,7 @@ use PostgreSQL::Test::Utils;
 my $serial = 0;
 my @running;
 
-# nodes => { name => { conninfo, keyset, profile } }; listens => { name => { listen_port ... } }; settings => { name => value } for [walcrypt]; kek_uri, kek_options => { ... } for [kek]; dir, kek to reuse another's.
+# nodes => { name => { conninfo, keyset, profile } }; listens => { name => { listen_port ... } }; settings => { name => value } for [walcrypt]; kek_uri, kek_options => { ... } for [kek site]; keks => { name => uri } for others; dir, kek to reuse another's.
 sub new
 {
 	my ($class, %params) = @_;
@@ -376,7 +385,7 @@ sub new
 	my $sockets = File::Temp::tempdir('wcpXXXXXX', TMPDIR => 1, CLEANUP => 1);
 	my $self = bless {
 		dir => $dir, sockets => $sockets, port => PostgreSQL::Test::Cluster::get_free_port(),
-		kek => $params{kek} // Walcrypt::kek_file("$dir/kek"), kek_uri => $params{kek_uri}, kek_options => $params{kek_options} // {}, nodes => $params{nodes} // {}, settings => $params{settings} // {}, listens => $params{listens} // {},
+		kek => $params{kek} // Walcrypt::kek_file("$dir/kek"), kek_uri => $params{kek_uri}, kek_options => $params{kek_options} // {}, keks => $params{keks} // {}, nodes => $params{nodes} // {}, settings => $params{settings} // {}, listens => $params{listens} // {},
 		logfile => "$PostgreSQL::Test::Utils::log_path/${test}_proxy" . ($serial > 1 ? $serial : '') . '.log',
 	}, $class;
 	mkdir "$dir/keystore", 0700;
@@ -406,6 +415,7 @@ sub write_conf
 	open(my $f, '>', $self->conf) or die $self->conf . ": $!";
 	print $f "[walcrypt]\n", map { "$_ = $set{$_}\n" } sort grep { defined $set{$_} } keys %set;
 	print $f "\n[kek site]\nuri = " . $self->kek_uri . "\n", map { "$_ = $self->{kek_options}{$_}\n" } sort keys %{ $self->{kek_options} };
+	print $f map { "\n[kek $_]\nuri = $self->{keks}{$_}\n" } sort keys %{ $self->{keks} };
 	for my $name (sort keys %{ $self->{nodes} }) {
 		my %node = %{ $self->{nodes}{$name} };
 		my $kind = delete $node{profile} ? 'profile' : 'node';

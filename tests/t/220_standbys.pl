@@ -151,6 +151,15 @@ for my $node ($blue, $green) {
 	my ($rc, $out, $err) = ctl_output('verify', '-D', $node->data_dir, '--kek', $proxy->kek_uri);
 	is($rc, 0, $node->name . ': walcrypt-ctl verify is clean') or diag($out, $err);
 }
+# both have the cluster's WAL key, and a relation key each: it opens every page of its own standby and none of the other
+for my $pair ([ $blue, $green ], [ $green, $blue ]) {
+	my ($own, $other) = @$pair;
+	my @kek_and_dir = ("$proxy->{dir}/kek", $own->data_dir);
+	my ($readable, $pages) = readable_pages($own->data_dir . '/pg_cryptokeys', @kek_and_dir);
+	cmp_ok($pages, '>', 1000, $own->name . " has $pages pages");
+	is($readable, $pages, '... its keys open all of them');
+	is((readable_pages($other->data_dir . '/pg_cryptokeys', @kek_and_dir))[0], 0, '... those of ' . $other->name . ' none');
+}
 is($red->safe_psql('postgres', "SELECT active FROM pg_replication_slots WHERE slot_name = 'blue_slot'"), 'f', 'a standby that stops frees its slot');
 is($proxy->stop, 0, 'the proxy stops in good order');
 done_testing();

@@ -1,5 +1,5 @@
-# Goal: every upstream serves every downstream: clear, under key A, under key B (another relation key and another WAL key), nine
-# pairs, for base backups and for WAL. The upstream changes twice by promotion: red (clear), then a (key A), then b (key B).
+# Goal: every upstream serves every downstream: clear, under key A, under key B (another relation key, another WAL key, another cluster key),
+# nine pairs, for base backups and for WAL. The upstream changes twice by promotion: red (clear), then a (key A), then b (key B).
 use strict;
 use warnings;
 use PostgreSQL::Test::Utils;
@@ -20,10 +20,13 @@ $red->safe_psql('postgres', "CREATE TABLE t AS SELECT i, '$marker' || i AS text 
 
 # each downstream by name; a node can become the upstream
 my %node = map { $_ => Walcrypt::Node->new($_) } qw(a b clear1 a2 b2 clear2 a3 b3 clear3);
-my $proxy = Walcrypt::Proxy->new(nodes => {
+my $kek_b = 'file:' . kek_file("$space/kek_b");
+my $proxy = Walcrypt::Proxy->new(keks => { b => $kek_b }, nodes => {
 	red => { conninfo => $red->connstr_for_proxy },
-	(map { $_ => { conninfo => $node{$_}->connstr_for_proxy, keyset => substr($_, 0, 1) } } qw(a b a2 b2 a3 b3)),
+	(map { $_ => { conninfo => $node{$_}->connstr_for_proxy, keyset => substr($_, 0, 1), kek => /^b/ ? 'b' : 'site' } } qw(a b a2 b2 a3 b3)),
 	(map { $_ => { allow_clear => 'on' } } qw(clear1 clear2 clear3)) });
+# the cluster key of a node, and the one that is not its own
+sub keks_of { my ($name) = @_; my @keks = ($proxy->kek_uri, $kek_b); return $name =~ /^b/ ? reverse @keks : @keks; }
 $proxy->key_init('a');
 $proxy->key_init('b', '--own-wal-key');
 $proxy->start;
@@ -52,7 +55,14 @@ sub downstream
 	my $conf = slurp_file("$dir/postgresql.auto.conf");
 	is(scalar(() = $conf =~ /libwalcrypt-storage/g), $clear ? 0 : 1, "$from -> $name: the guard stands there " . ($clear ? 'no more' : 'once'));
 	$n->append_conf('postgresql.auto.conf', 'port = ' . $n->port . "\nunix_socket_directories = '" . $n->host . "'\n");
-	$n->use_layer($proxy->kek_uri) unless $clear;
+	if (!$clear) {
+		my ($own, $other) = keks_of($name);
+		is((ctl_output('key', 'verify', '-D', $dir, '--kek', $own))[0], 0, "$from -> $name: its keys open with its own cluster key");
+		is((ctl_output('key', 'verify', '-D', $dir, '--kek', $other))[0], 5, "$from -> $name: ... and not with the other one's");
+		my $keyset = substr($name, 0, 1);
+		is(slurp_file("$dir/pg_cryptokeys/live/$_"), slurp_file($proxy->keystore . "/$keyset/live/$_"), "$from -> $name: $_ is its keyset's") for qw(relation.wkey wal.wkey keyset.json);
+		$n->use_layer($own);
+	}
 	$n->start;
 	$up->safe_psql('postgres', "INSERT INTO t SELECT i, '$marker more' || i FROM generate_series(1, 500) i; DELETE FROM t WHERE i % 97 = " . ++$serial . "; SELECT pg_switch_wal(); INSERT INTO t_ts VALUES ($serial, 'end')");
 	$up->wait_for_catchup($name);
@@ -68,7 +78,7 @@ sub check_stopped
 	my ($name) = @_;
 	$node{$name}->stop;
 	return if $name =~ /^clear/;
-	my ($rc, $out, $err) = ctl_output('verify', '-D', $node{$name}->data_dir, '--kek', $proxy->kek_uri);
+	my ($rc, $out, $err) = ctl_output('verify', '-D', $node{$name}->data_dir, '--kek', (keks_of($name))[0]);
 	is($rc, 0, "$name: walcrypt-ctl verify is clean") or diag($out, $err);
 	return;
 }
@@ -100,8 +110,11 @@ for my $pair ([ 'a2', 'b2' ], [ 'b2', 'a2' ]) {
 	system_or_bail('cp', '-a', $files, $mixed);
 	system_or_bail('rm', '-r', "$mixed/pg_cryptokeys");
 	system_or_bail('cp', '-a', "$keys/pg_cryptokeys", "$mixed/pg_cryptokeys");
-	my ($rc, $out, $err) = ctl_output('verify', '-D', $mixed, '--kek', $proxy->kek_uri);
+	my ($rc, $out, $err) = ctl_output('verify', '-D', $mixed, '--kek', (keks_of($pair->[0]))[0]);
 	is($rc, 3, "the keys of $pair->[0] do not open the files of $pair->[1]");
+	my ($kek) = map { s/^file://r } keks_of($pair->[0]);
+	my ($readable, $pages) = readable_pages("$keys/pg_cryptokeys", $kek, $files);
+	ok($readable == 0 && $pages > 500, "... none of $pages pages of its relation files");
 }
 
 # from b

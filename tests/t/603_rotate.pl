@@ -132,14 +132,13 @@ for my $name (qw(blue green)) {
 	is($rc, 0, "$name: every page and WAL page is whole under its keys") or diag($out, $err);
 }
 # the earlier keys open nothing of either, page for page; the present ones open all
-sub readable { my ($keys, $dir) = @_; my ($out, $err) = run_command([ 'python3', 'tests/decoder/decoder.py', 'readable', '--key-dir', $keys, '--kek-file', "$proxy->{dir}/kek", $dir ]); diag($err) if $err ne ''; return split(/ /, $out); }
 for my $name (qw(blue green)) {
 	my $dir = $node{$name}->data_dir;
 	for my $old ($before, $green_before) {
-		my ($readable, $pages) = readable($old, $dir);
+		my ($readable, $pages) = readable_pages($old, "$proxy->{dir}/kek", $dir);
 		is($readable, 0, "$old opens none of the $pages pages of $name");
 	}
-	my ($readable, $pages) = readable("$dir/pg_cryptokeys", $dir);
+	my ($readable, $pages) = readable_pages("$dir/pg_cryptokeys", "$proxy->{dir}/kek", $dir);
 	cmp_ok($pages, '>', 1000, "$name has $pages pages");
 	is($readable, $pages, '... and its own keys open all of them');
 }
