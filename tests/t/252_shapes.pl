@@ -63,6 +63,22 @@ is($red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE a
 wait_for('feedback', sub { $red->safe_psql('postgres', "SELECT backend_xmin IS NOT NULL FROM pg_stat_replication WHERE application_name = 'green'") eq 't' });
 ok(1, 'two proxies: hot_standby_feedback arrives');
 
+# A commit that does not return until the code is done, then does.
+sub commit_waits
+{
+	my ($what, $code) = @_;
+	my $commit = $red->background_psql('postgres', on_error_stop => 0);
+	$commit->query_until(qr/begun/, "\\echo begun\nINSERT INTO t VALUES (0, '$what');\n");
+	my $waits = sub { return $red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") };
+	wait_for('a wait', sub { $waits->() eq '1' });
+	select(undef, undef, undef, 0.5);
+	is($waits->(), '1', "$what: a commit waits");
+	$code->();
+	wait_for('it to return', sub { $waits->() eq '0' });
+	$commit->quit;
+	return;
+}
+
 # synchronous replication, all levels, through one proxy and through two
 for my $sync ([ 'blue', $blue ], [ 'green', $green ]) {
 	my ($name, $standby) = @$sync;
@@ -80,15 +96,22 @@ for my $sync ([ 'blue', $blue ], [ 'green', $green ]) {
 			$seen++ if $level ne 'remote_apply' || $standby->safe_psql('postgres', "SELECT count(*) FROM t WHERE text = '$name $level'") == $i;
 		}
 		is($seen, 5, "$name: synchronous commits with $level return" . ($level eq 'remote_apply' ? ', applied' : ''));
+		# each level waits for what it says, and nobody but the standby acknowledges
+		my $receiver = $standby->safe_psql('postgres', 'SELECT pid FROM pg_stat_wal_receiver');
+		kill('STOP', $receiver);
+		commit_waits("$name, $level, its walreceiver stopped", sub { kill('CONT', $receiver) });
+		$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+		wait_for('the pause', sub { $standby->safe_psql('postgres', 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' });
+		if ($level eq 'remote_apply') {
+			commit_waits("$name, $level, its replay paused", sub { $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()') });
+		} else {
+			$red->safe_psql('postgres', "INSERT INTO t VALUES (0, '$name $level paused')");
+			is($standby->safe_psql('postgres', "SELECT count(*) FROM t WHERE text = '$name $level paused'"), '0', "$name, $level, its replay paused: a commit returns");
+			$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+		}
 	}
-	# nobody acknowledges for a standby that is away
 	$standby->stop;
-	my $waiting = $red->background_psql('postgres', on_error_stop => 0);
-	$waiting->query_until(qr/begun/, "\\echo begun\nINSERT INTO t VALUES (0, 'waits for $name');\n");
-	wait_for('a wait', sub { $red->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") eq '1' });
-	ok(1, "$name: while it is away a commit waits");
-	$standby->start;
-	$waiting->quit;
+	commit_waits("$name, while it is away", sub { $standby->start });
 	same("$name is back", $standby);
 }
 $red->safe_psql('postgres', 'ALTER SYSTEM RESET ALL');
