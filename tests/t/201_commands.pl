@@ -14,7 +14,8 @@ $red->append_conf('postgresql.conf', "wal_keep_size = 128MB\n");
 $red->start;
 my $proxy = Walcrypt::Proxy->new(
 	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' }, plain => { keyset => 'none', allow_clear => 'on' }, store => { keyset => 'blue', profile => 1 },
-		lean => { keyset => 'blue', profile => 1, allow_commands => 'stream' } });
+		(map { my ($name, $word) = @$_; $name => { keyset => 'blue', profile => 1, allow_commands => $word } } [ lean => 'stream' ], [ saver => 'backup' ], [ slotter => 'slots' ]),
+		afar => { keyset => 'blue', profile => 1, allow_addr => '10.9.8.7' } });
 $proxy->key_init('blue');
 $proxy->start;
 
@@ -94,6 +95,22 @@ for my $case ([ 'SHOW wal_segment_size', 1 ], [ 'SHOW data_directory_mode', 1 ],
 	unlike($err, qr/may not see/, '... with "backup" it is the upstream\'s affair');
 }
 
+# each command with the word that allows it, and with no other; by what the upstream refuses, or begins
+my %profile = (stream => 'lean', backup => 'saver', slots => 'slotter');
+for my $case ([ 'START_REPLICATION PHYSICAL F/0', 'stream' ], [ 'TIMELINE_HISTORY 7', 'stream' ], [ 'BASE_BACKUP (MAX_RATE 1)', 'backup' ], [ 'UPLOAD_MANIFEST', 'backup' ],
+	[ 'CREATE_REPLICATION_SLOT "Not Valid" PHYSICAL', 'slots' ], [ 'READ_REPLICATION_SLOT none', 'slots' ], [ 'ALTER_REPLICATION_SLOT none (FAILOVER true)', 'slots' ],
+	[ 'DROP_REPLICATION_SLOT none', 'slots' ], [ 'IDENTIFY_SYSTEM', 'backup slots stream' ]) {
+	my ($command, $words) = @$case;
+	my @allowed = grep {
+		my $c = Walcrypt::Wire->begin($proxy, $profile{$_});
+		$c->send('Q', "$command\0");
+		my ($seen, $body) = $c->until('ZEG');
+		my %f = Walcrypt::Wire::fields($seen =~ /E$/ ? $body : '');
+		($f{M} // '') !~ /^"$profile{$_}" may not use/ || $f{C} ne '42501';
+	} sort keys %profile;
+	is("@allowed", $words, "$command: allowed by $words");
+}
+
 # refused
 my @refused = (
 	[ 'SELECT 1', qr/0A000/ ], [ 'CREATE_REPLICATION_SLOT l LOGICAL test_decoding', qr/logical/i ], [ 'START_REPLICATION SLOT l LOGICAL 0/0', qr/logical/i ],
@@ -114,6 +131,7 @@ is($red->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0'
 my @mistakes = (
 	[ $proxy->connstr('red') . ' replication=true', qr/node "red" is clear.*HINT.*allow_clear/s ],
 	[ $proxy->connstr('nobody') . ' replication=true', qr/no node or profile "nobody".*HINT/s ],
+	[ $proxy->connstr('afar') . ' replication=true', qr/"afar" may not connect from local/ ],
 	[ $proxy->connstr('blue') . ' dbname=postgres', qr/this is walcrypt-proxy.*HINT/s ],
 	[ $proxy->connstr('blue') . ' dbname=postgres replication=database', qr/logical replication.*HINT/s ],
 	[ $proxy->connstr('blue') . ' dbname=walcrypt', qr/console.*HINT.*admin_users/s ]);

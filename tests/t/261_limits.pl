@@ -21,7 +21,7 @@ $certs->make($_, ca => 'ca', cn => "$_.test", names => 'IP:127.0.0.1', days => $
 sub put_certificate { my ($name) = @_; PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $certs->file("$name.$_"), $certs->file("proxy.$_")) for qw(crt key); return; }
 put_certificate('first');
 my $proxy = Walcrypt::Proxy->new(
-	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue', max_sessions => 2 }, green => { keyset => 'blue' } },
+	nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue', max_sessions => 2, profile => 1 }, green => { keyset => 'blue' } },
 	settings => { max_sessions => 4, client_tls_sslmode => 'allow', client_tls_cert_file => $certs->file('proxy.crt'), client_tls_key_file => $certs->file('proxy.key'),
 		http_listen => '127.0.0.1:' . (my $web = PostgreSQL::Test::Cluster::get_free_port()) });
 $proxy->key_init('blue');
@@ -41,7 +41,7 @@ sub served { my ($c, $what) = @_; $c->send('Q', "IDENTIFY_SYSTEM\0"); return is(
 # 1 limits
 my @blue = map { (begin('blue'))[0] } 1 .. 2;
 my (undef, $why) = begin('blue');
-is("$why->{S} $why->{C}", 'FATAL 53300', 'a third session of a node that may have two is refused');
+is("$why->{S} $why->{C}", 'FATAL 53300', 'a third session of a profile that may have two is refused');
 like($why->{M}, qr/^too many sessions$/, '... with the reason');
 like($why->{D}, qr/max_sessions of its section/, '... and which limit it is');
 my @green = map { (begin('green'))[0] } 1 .. 2;

@@ -283,6 +283,24 @@ ok($proxy->log !~ /blue, secret|admin "secret"|StoredKey|SCRAM-SHA-256\$/, 'no s
 	wait_for('them to go', sub { my $c = Walcrypt::Wire->connect_tcp($proxy); $c->packet(pack('N', 80877103)); ($c->bytes(1) // '') eq 'N' });
 	($ok, $out) = run_as($passwords{walcrypt_admin}, 'psql', '-XAt', '-d', $proxy->tcp('walcrypt_admin') . ' dbname=walcrypt', '-c', 'SHOW VERSION');
 	ok($ok, 'and make room');
+	# and of all addresses together, whatever way they come
+	@{ $proxy->{settings} }{qw(max_logins max_logins_per_address client_login_timeout)} = (5, 1000, '1min');
+	$proxy->write_conf;
+	$proxy->restart;
+	# one that is asked on, so it has been let in
+	sub let_in { my ($c) = @_; $c->packet(pack('N', 80877103)); return ($c->bytes(1) // '') eq 'N' ? $c : undef; }
+	my @in = map { my $way = $_; wait_for('a place', sub { let_in(Walcrypt::Wire->$way($proxy)) }) } qw(connect connect_tcp connect connect_tcp connect);
+	ok(!let_in(Walcrypt::Wire->$_($proxy)), "a sixth connection that has not authenticated is closed: $_") for qw(connect connect_tcp);
+	like($proxy->log, qr/connections from local are refused: max_logins connections have not authenticated yet/, 'the log says why');
+	# who has authenticated does not count
+	close((pop @in)->{socket});
+	my $served = wait_for('a place', sub { let_in(Walcrypt::Wire->connect($proxy)) });
+	$served->startup(user => 'walcrypt_admin', database => 'walcrypt');
+	Walcrypt::Scram::offered($served);
+	my ($without, $proof) = Walcrypt::Scram::answer(Walcrypt::Scram::begin($served), $passwords{walcrypt_admin});
+	$served->send('p', "$without,p=$proof");
+	like(($served->until('ZE'))[0], qr/Z$/, 'who goes makes room');
+	ok(wait_for('a place', sub { let_in(Walcrypt::Wire->connect($proxy)) }), '... as does who has authenticated');
 }
 is($proxy->stop, 0, 'it stops in good order');
 done_testing();

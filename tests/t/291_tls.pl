@@ -185,9 +185,22 @@ my $query = pack('N', 0x30000) . "user\0walcrypt_admin\0database\0walcrypt\0\0";
 	my ($seen) = $c->until('E');
 	like($seen, qr/^R?E$/, 'a second startup packet is refused');
 }
-for my $case ([ 'TLS 1.1', SSL_version => 'TLSv1_1' ], [ 'another protocol by ALPN', SSL_alpn_protocols => ['http/1.1'] ]) {
-	my ($what, %how) = @$case;
-	ok(!with_tls(%how), "$what is refused");
+ok(!with_tls(SSL_alpn_protocols => ['http/1.1']), 'another protocol by ALPN is refused');
+{
+	# TLS 1.1, which OpenSSL at its usual level of security does not even offer: both sides are told to think nothing of that
+	my @weak = (SSL_cipher_list => 'ALL:@SECLEVEL=0');
+	reload(client_tls_ciphers => 'ALL:@SECLEVEL=0');
+	my $c = with_tls(@weak, SSL_version => 'TLSv1_2');
+	is($c && $c->{socket}->get_sslversion, 'TLSv1_2', 'TLS 1.2 is taken');
+	ok(!with_tls(@weak, SSL_version => 'TLSv1_1'), 'TLS 1.1 is refused');
+	# the control: a server that allows it
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my ($never, $out) = ('', '');
+	my $server = IPC::Run::start([ 'openssl', 's_server', '-quiet', '-tls1_1', '-cipher', 'ALL:@SECLEVEL=0', '-accept', "127.0.0.1:$port", '-cert', $pki->file('ec.crt'), '-key', $pki->file('ec.key') ], '<', \$never, '>&', \$out);
+	my $there = wait_for('openssl s_server', sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) });
+	ok(IO::Socket::SSL->start_SSL($there, SSL_verify_mode => SSL_VERIFY_NONE, @weak, SSL_version => 'TLSv1_1'), '(openssl would take it)') or diag($IO::Socket::SSL::SSL_ERROR);
+	$server->kill_kill;
+	reload();
 }
 {
 	my $c = with_tls(SSL_alpn_protocols => ['postgresql']);
