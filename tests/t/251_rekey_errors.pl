@@ -7,6 +7,7 @@ use PostgreSQL::Test::Utils;
 use PostgreSQL::Test::Cluster;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Console;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check;
 my $red = Walcrypt::Node->new('red');
@@ -104,6 +105,9 @@ ok($good, 'its WAL key is the cluster\'s, which is right') or diag($err);
 upstream(keyset => 'other');
 ($good, $err) = receive('green');
 like($err, qr/does not open with its keyset's WAL key of epoch 1.*DETAIL:\s+WAL record at [0-9A-F]+\/[0-9A-F]+ /s, 'another WAL key: the stream ends at the first record header, named');
+# each in its own class; a restart begins to count anew
+sub errors { my ($node) = @_; my ($r) = grep { $_->{node} eq $node } console_rows($proxy, 'SHOW STATS'); return join(' ', map { "$_: " . $r->{"errors_$_"} } grep { $r->{"errors_$_"} } qw(failed usage damaged unreachable wrong_key refused)); }
+is(errors('green'), 'wrong_key: 1', '... counted as that');
 
 # a clear server that is said to be encrypted
 $blue->stop;
@@ -197,6 +201,7 @@ for my $as (qw(green other plain)) {
 	my ($name, $offset) = split ' ', $distance;
 	ok($name eq $segment && $offset <= 500 * 1024 && $offset > 490 * 1024, "it is the one that holds the byte: $distance");
 }
+is(errors('plain'), 'damaged: 1', 'counted as damage');
 $blue->safe_psql('postgres', "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
 
 # what the console knows of a stream
@@ -215,5 +220,12 @@ require Time::Local;
 cmp_ok(abs(Time::Local::timegm($t[5], $t[4], $t[3], $t[2], $t[1] - 1, $t[0]) - $now), '<', 60, 'and it is now');
 is(shown(17), '', 'no shutdown checkpoint has passed');
 $plain->stop;
+
+# nobody to get anything from
+$blue->stop;
+$proxy->restart;
+($good, $err) = backup('other');
+like($err, qr/could not connect to upstream "blue"/, 'without an upstream: said');
+is(errors('other'), 'unreachable: 1', '... and counted as that');
 is($proxy->stop, 0, 'the proxy stops in good order');
 done_testing();

@@ -121,6 +121,8 @@ $r = wait_row('its end', 'green', 'past', sub { $_[0]{state} eq 'ended' });
 is("$r->{state} $r->{end} $r->{timeline} $r->{next_timeline} $r->{timeline_end}", "ended timeline 1 2 $switch", 'SHOW STANDBYS: it ended with the timeline, where the history says, and timeline 2 follows');
 my $shown = wait_for('the session to be ready', sub { my ($s) = grep { $_->{application_name} eq 'past' } console_rows($proxy, 'SHOW SESSIONS'); $s && $s->{state} eq 'ready' ? $s : undef });
 is("$shown->{state} $shown->{timeline_end}", "ready $switch", 'SHOW SESSIONS: the same');
+is($shown->{shutdown_checkpoint}, control($red, 'Latest checkpoint location'), '... and which shutdown checkpoint it has passed');
+like($shown->{last_commit}, qr/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$/, '... and when the last commit was');
 undef $past;
 my $receive = IPC::Run::start([ 'pg_receivewal', '-D', PostgreSQL::Test::Utils::tempdir(), '-d', $proxy->connstr('green') . ' application_name=archive', '--no-loop' ], '<', \undef, '>&', \my $said);
 $r = wait_row('the archive', 'green', 'archive', sub { $_[0]{state} eq 'streams' && lsn($_[0]{write_lsn}) > 0 });

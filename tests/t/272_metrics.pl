@@ -61,13 +61,16 @@ is($m->{'walcrypt_standby_lag_bytes{node="blue",application_name="blue",position
 is($m->{'walcrypt_standby_lag_seconds{node="blue",application_name="blue",position="replay"}'}, '0.000', 'and in seconds');
 is($m->{"walcrypt_standby_lsn{$position}"}, number($row->{replay_lsn}), 'a position');
 is($m->{'walcrypt_upstream_up{node="red"}'} . $m->{'walcrypt_upstream_primary{node="red"}'}, '11', 'the upstream');
-is($m->{'walcrypt_errors_total{node="plain",class="refused"}'}, (grep { $_->{node} eq 'plain' } console_rows($proxy, 'SHOW STATS'))[0]{errors_refused}, 'errors by class');
+my ($plain) = grep { $_->{node} eq 'plain' } console_rows($proxy, 'SHOW STATS');
+is($m->{qq{walcrypt_errors_total{node="plain",class="$_"}}}, $plain->{"errors_$_"}, "errors: $_") for qw(failed usage damaged unreachable wrong_key refused);
+cmp_ok($plain->{errors_refused}, '>', 0, '... there are some');
 is($m->{'walcrypt_base_backups_total{node="blue"}'}, 1, 'base backups');
 for my $key (console_rows($proxy, 'SHOW KEYS')) {
 	my $epoch = $key->{epoch} || 0;
 	is($m->{qq{walcrypt_key_info{keyset="$key->{keyset}",key="$key->{key}",epoch="$epoch",key_id="$key->{key_id}",state="$key->{state}"}}}, 1, "the id of the $key->{key} key");
 }
-my ($age) = map { $m->{$_} } grep { /^walcrypt_key_age_seconds\{.*key="relation"/ } keys %$m;
+my ($aged) = grep { /^walcrypt_key_age_seconds\{.*key="relation"/ } keys %$m;
+my $age = $m->{$aged};
 ok($age >= 0 && $age < 300, "its age: $age s");
 is($m->{'walcrypt_sessions{node="blue",state="stream"}'}, 2, 'sessions');
 # who has not authenticated does not choose a label: each would be a series of its own
@@ -82,6 +85,28 @@ $red->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 100000)');
 my $lsn = $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
 wait_for('the bytes', sub { ($body, $m) = metrics(); $m->{'walcrypt_sent_bytes_total{node="blue"}'} > $sent + 5_000_000 });
 ok(1, 'bytes are counted as they go');
+
+# held up: what is replayed has a lag, what is flushed has none
+$blue->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+wait_for('the pause', sub { $blue->safe_psql('postgres', 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' });
+$red->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 20000)');
+my ($earlier, $later);
+wait_for('the lag, between two equal looks at the console', sub {
+	$earlier = standby();
+	($body, $m) = metrics();
+	$later = standby();
+	return $earlier->{replay_lag_s} > 1 && $earlier->{flush_lag_s} eq '0.000' && !grep { $earlier->{$_} ne $later->{$_} } qw(upstream_lsn flush_lsn replay_lsn flush_lag_s);
+});
+my %lag;
+for my $unit (qw(bytes seconds)) { $lag{$unit}{$_} = $m->{"walcrypt_standby_lag_$unit" . qq({node="blue",application_name="blue",position="$_"})} for qw(flush replay); }
+cmp_ok($lag{bytes}{replay}, '>', 1_000_000, 'a standby that is held up: it has a lag in bytes');
+is($lag{bytes}{replay}, $later->{lag_bytes}, '... as the console says');
+cmp_ok($lag{seconds}{replay}, '>=', $earlier->{replay_lag_s}, '... and in seconds');
+cmp_ok($lag{seconds}{replay}, '<=', $later->{replay_lag_s}, '... as the console says');
+is("$lag{bytes}{flush} $lag{seconds}{flush}", '0 0.000', 'what it has flushed has none');
+cmp_ok($m->{$aged}, '>', $age, 'and keys have grown older meanwhile');
+$blue->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+wait_for('it to catch up', sub { my $r = standby(); $r->{lag_bytes} eq '0' && $r->{replay_lag_s} eq '0.000' });
 $receive->signal('INT');
 $receive->finish;
 wait_for('its end', sub { ($body, $m) = metrics(); $m->{'walcrypt_standby_streaming{node="blue",application_name="a\\\\\\"b"}'} == 0 });
@@ -106,6 +131,26 @@ ok(IPC::Run::run([qw(promtool check metrics)], '<', \$body, '>', \$out, '2>', \$
 undef $slow;
 wait_for('the backup to be given up', sub { ($body, $m) = metrics(); $m->{'walcrypt_base_backups_failed_total{node="blue"}'} == 1 && !grep { /^walcrypt_base_backup_(size_)?bytes/ } keys %$m });
 pass('one that is over is none under way');
+
+# of keys the ids, and nothing of themselves: neither by the console nor over HTTP
+my @secrets = split(/\n/, (run_command([ 'python3', '-B', '-c', <<'PYTHON', $proxy->keystore . '/blue', "$proxy->{dir}/kek" ]))[0]);
+import base64, sys
+sys.path.insert(0, "tests/decoder")
+import decoder
+kek = decoder.read_kek(sys.argv[2])
+keys = decoder.open_key_dir(sys.argv[1], kek)
+for key in (kek, keys.relation, *(key for _, key in keys.epochs.values())):
+    print(key.hex()[:20], base64.b64encode(key).decode()[:20], sep="\n")
+PYTHON
+is(scalar @secrets, 6, 'cluster key, relation key and WAL key, in hexadecimal digits and in base64');
+my @ids = map { $_->{key_id} } console_rows($proxy, 'SHOW KEYS');
+my @shown = map { [ $_, scalar $proxy->console($_) ] } grep { /^SHOW/ } map { $_->{query} } console_rows($proxy, 'SHOW HELP');
+push @shown, map { [ $_, (http_get($port, $_))[2] ] } qw(/ /metrics /status.json /history.json);
+for (@shown) {
+	my ($what, $text) = @$_;
+	is(join(' ', grep { index(lc $text, lc) >= 0 } @secrets), '', "$what: no key in it");
+	ok(!(grep { index($text, $_) < 0 } @ids), "$what: (their ids are)") if $what =~ m{^SHOW KEYS$|^/metrics$|^/status\.json$};
+}
 
 # the data of the page
 my ($status, undef, $json) = http_get($port, '/status.json');

@@ -7,6 +7,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Console;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/build';
 mkdir $tmp, 0700;
@@ -104,12 +105,46 @@ like($out, qr/blue/, '... and the standby in them');
 my $json = decode_json(ctl('status', '--json', @conf));
 is(join(' ', sort keys %$json), 'keys nodes sessions standbys stats status upstream', 'status as JSON');
 cmp_ok(scalar(grep { my $row = $_; grep { ($_ // '') eq 'blue' } values %$row } @{ $json->{sessions} }), '>=', 1, '... the standby has a session');
+# it says what the console says: between two equal looks at it, all that does not change by itself
+my (%shows, %console);
+my $views = sub {
+	my %of;
+	for my $view (qw(nodes standbys upstream keys)) {
+		my @rows = $_[0]->($view);
+		for my $row (@rows) { delete @$row{ grep { /_s$|^since$/ } keys %$row }; $_ //= '' for values %$row; }
+		$of{$view} = \@rows;
+	}
+	return %of;
+};
+wait_for('two equal looks', sub {
+	%console = $views->(sub { console_rows($proxy, "SHOW $_[0]") });
+	my $said = decode_json(ctl('status', '--json', @conf));
+	$out = ctl('status', @conf);
+	my %again = $views->(sub { console_rows($proxy, "SHOW $_[0]") });
+	%shows = $views->(sub { @{ $said->{ $_[0] } } });
+	return JSON::PP->new->canonical->encode(\%console) eq JSON::PP->new->canonical->encode(\%again);
+});
+is_deeply(\%shows, \%console, 'status as JSON says what the console says');
+my ($keys) = $out =~ /^keys\n(.*?)\n\n/ms;
+like($keys, qr/^  $_->{keyset} +$_->{key} .*\b$_->{key_id} +$_->{state}\b/m, "status shows the $_->{key} key") for @{ $console{keys} };
+my ($standbys) = $out =~ /^standbys\n(.*?)\n\n/ms;
+like($standbys, qr/\Q$_\E/, "... and of the standby $_") for map { my $r = $_; map { $r->{$_} } qw(node application_name state upstream timeline sent_lsn flush_lsn) } grep { $_->{application_name} eq 'blue' } @{ $console{standbys} };
 $out = ctl('status', '--host', $proxy->host, '--port', $proxy->port, '--user', 'monitor', '--json');
 is(join(' ', sort keys %{ decode_json($out) }), 'keys nodes sessions standbys stats status upstream', 'status without a configuration');
 my ($watch, $werr) = ('', '');
 my $run = IPC::Run::start([ $Walcrypt::ctl, 'status', '--watch', '--interval', 1, @conf ], '<', \undef, '>', \$watch, '2>', \$werr);
 wait_for('the second look', sub { $run->pump_nb; (() = $watch =~ /^sessions$/mg) >= 2 });
 ok(1, 'status --watch looks again');
+# the same on a terminal: each look in the place of the one before
+my ($screen, $serr) = ('', '');
+my $terminal = IPC::Run::start([ $Walcrypt::ctl, 'status', '--watch', '--interval', 1, @conf ], '<', \undef, '>pty>', \$screen, '2>', \$serr);
+wait_for('the second look', sub { $terminal->pump_nb; (() = $screen =~ /^stats\r?$/mg) >= 2 });
+$terminal->signal('INT');
+$terminal->finish;
+my ($nothing, @looks) = split(/\e\[H\e\[J/, $screen);
+is($nothing, '', 'status --watch on a terminal clears it first');
+cmp_ok(scalar @looks, '>=', 2, '... and before each look');
+like($looks[$_], qr/^status\r\n.*^nodes\r\n.*^standbys\r\n.*^ +(?:application_name +)?blue\b.*^sessions\r\n.*^keys\r\n.*^stats\r\n/ms, '... which shows all views') for 0, 1;
 $proxy->restart;
 my $looks = () = $watch =~ /^sessions$/mg;
 wait_for('a look at the proxy that is back', sub { $run->pump_nb; $werr =~ /^WARNING:  / && (() = $watch =~ /^sessions$/mg) > $looks + 1 });
