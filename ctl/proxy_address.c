@@ -1,6 +1,7 @@
 #include "ctl/proxy_address.h"
 
 #include <stdio.h>
+#include <string.h>
 
 int
 proxy_address_find(const struct settings *settings, struct proxy_address *p, struct err *err)
@@ -14,7 +15,9 @@ proxy_address_find(const struct settings *settings, struct proxy_address *p, str
 		p->port = p->port_text;
 	}
 	if (p->host == NULL && told)
-		p->host = settings->unix_socket_dir != NULL ? settings->unix_socket_dir : settings->listen_addr;
+		p->host = settings->unix_socket_dir != NULL         ? settings->unix_socket_dir
+		          : strcmp(settings->listen_addr, "*") == 0 ? "localhost"
+		                                                    : settings->listen_addr;
 	if (p->host != NULL && p->port != NULL)
 		return 0;
 	err_set(err, ERR_USAGE, "where the proxy listens is not known");

@@ -9,7 +9,8 @@ struct proxy_address {
 	char port_text[16];
 };
 
-/* Fill in what is not given: the Unix socket's folder if there is one, else the TCP listener. settings may be NULL. */
+/* Fill in what is not given: the Unix socket's folder if there is one, else the TCP listener, which on all addresses is
+ * on localhost, too. settings may be NULL. */
 int proxy_address_find(const struct settings *settings, struct proxy_address *p, struct err *err);
 
 #endif

@@ -417,5 +417,15 @@ SKIP: {
 	(undef, undef, $err) = backup($full, 'localhost hostaddr=::1');
 	like($err, qr/password authentication failed/, '... allow_addr: not from ::1');
 }
+# on all addresses: where there is no Unix socket walcrypt-ctl goes by a name that a certificate can have
+again(listen_addr => '*');
+{
+	my $tcp_only = "$proxy->{dir}/tcp_only.ini";
+	append_to_file($tcp_only, slurp_file($proxy->conf) =~ s/^unix_socket_dir.*\n//mr);
+	chmod 0600, $tcp_only;
+	local @ENV{qw(PGSSLMODE PGSSLROOTCERT)} = ('verify-full', $pki->file('ca.crt'));
+	my ($rc, $out, $said) = ctl_output('status', '--config', $tcp_only, '-U', 'walcrypt_admin');
+	is($rc, 0, 'listen_addr = *, to walcrypt-ctl') or diag($said);
+}
 is($proxy->stop, 0, 'it stops in good order');
 done_testing();
