@@ -272,14 +272,12 @@ switchover_resume(struct switchover *s, struct err *err)
 	printf("Going on from \"%s\" to \"%s\", state \"%s\":\n", s->log.from, s->log.to, switch_state_name(s->log.state));
 	if (report_note(s, err) != 0)
 		return -1;
-	if ((s->log.state == SWITCH_PROVEN || s->log.state == SWITCH_PROMOTING) && proof_still_holds(s, err) != 0) {
-		err->class = ERR_MIDWAY;
-		return -1;
-	}
+	if ((s->log.state == SWITCH_PROVEN || s->log.state == SWITCH_PROMOTING) && proof_still_holds(s, err) != 0)
+		return midway(&s->log, err);
 	/* a proxy that was started again holds nobody */
 	if (s->log.hold && s->log.state >= SWITCH_HELD && s->log.state < SWITCH_RELEASED &&
 	    step_run(s, SWITCH_HELD, err) != 0)
-		return -1;
+		return midway(&s->log, err);
 	return go_on(s, err);
 }
 
