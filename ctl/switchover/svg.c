@@ -18,6 +18,7 @@
 #define HEIGHT 650
 #define BIN_S 0.1
 #define GAP_S 1.0
+#define LABELS_MAX 20
 
 static double
 larger(double a, double b)
@@ -86,8 +87,10 @@ bars(FILE *to, const struct scale *c, const uint64_t *bins, size_t n, double beg
 	for (size_t i = 0; i < n; i++) {
 		double x = x_of(c, begin + (double)i * BIN_S), h = BARS_HEIGHT * (double)bins[i] / (double)most;
 
-		fprintf(to, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#3b7dd8\"/>\n", x,
-		        BARS_TOP + BARS_HEIGHT - h, larger(x_of(c, begin + (double)(i + 1) * BIN_S) - x - 0.5, 0.5), h);
+		/* of a switchover that was resumed a day later there are a million, nearly all of them empty */
+		if (bins[i] > 0)
+			fprintf(to, "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#3b7dd8\"/>\n", x,
+			        BARS_TOP + BARS_HEIGHT - h, larger(x_of(c, begin + (double)(i + 1) * BIN_S) - x - 0.5, 0.5), h);
 	}
 	fprintf(to, "<path d=\"M%d %d V%d H%d\" fill=\"none\" stroke=\"#444\"/>\n", LEFT, BARS_TOP, BARS_TOP + BARS_HEIGHT,
 	        WIDTH - RIGHT);
@@ -164,9 +167,12 @@ steps(FILE *to, const struct scale *c, const struct logbook *l)
 static void
 seconds(FILE *to, const struct scale *c)
 {
-	double span = c->end - c->begin, step = span > 60 ? 10 : span > 20 ? 5 : 1;
+	double span = c->end - c->begin, step = 1;
 	char label[32];
 
+	/* 1, 5, 10, 50 ... of which so many can be read beside each other */
+	for (int i = 0; span / step > LABELS_MAX; i++)
+		step *= i % 2 == 0 ? 5 : 2;
 	for (double t = 0; t <= span; t += step) {
 		snprintf(label, sizeof(label), "%.0f s", t);
 		text(to, x_of(c, c->begin + t), LAG_TOP + LAG_HEIGHT + 16, "text-anchor=\"middle\"", label);

@@ -1,5 +1,7 @@
 /* The proof before a promotion, part by part; the moves of a switchover; what servers say of themselves. */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "ctl/switchover/controldata.h"
@@ -248,6 +250,30 @@ pictures(void)
 	free(bins);
 }
 
+/* Resumed three days later: the picture is of what happened, not of the days. */
+static void
+late_picture(void)
+{
+	struct sample list[] = {
+	    {.at = 1000, .xid = 10}, {.at = 1000.2, .xid = 14}, {.at = 260200, .xid = 14}, {.at = 260200.2, .xid = 15}};
+	const struct samples s = {.list = list, .n = sizeof(list) / sizeof(list[0])};
+	struct logbook l = {.from = "red", .to = "blue"};
+	char *text = NULL;
+	size_t len = 0;
+	FILE *to = open_memstream(&text, &len);
+	unsigned bars = 0, labels = 0;
+
+	svg_write(to, &l, &s);
+	fclose(to);
+	for (const char *p = text; (p = strstr(p, "fill=\"#3b7dd8\"")) != NULL; p++)
+		bars++;
+	for (const char *p = text; (p = strstr(p, " s</text>")) != NULL; p++)
+		labels++;
+	ok(bars == 2, "a resumed switchover's picture: %u bars, where there were commits", bars);
+	ok(labels > 5 && labels <= 21, "... and %u labels of its time", labels);
+	free(text);
+}
+
 int
 main(void)
 {
@@ -258,5 +284,6 @@ main(void)
 	control_data();
 	sync_names();
 	pictures();
+	late_picture();
 	return tap_done();
 }
