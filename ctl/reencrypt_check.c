@@ -83,13 +83,16 @@ check_wal(const struct reencrypt *r, const struct reencrypt_entry *e, struct err
 	enum wal_page_kind kind;
 	struct wal_header h;
 	int fd, result = 0;
+	ssize_t n;
 
 	if (path_format(path, err, "%s/%s", r->datadir, e->path) != 0)
 		return -1;
 	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		return err_os(err, errno, "could not open file \"%s\"", path);
 	for (uint64_t offset = 0; result == 0 && offset < e->len; offset += WAL_PAGE_LEN) {
-		if (fileio_pread(fd, header, sizeof(header), offset) < (ssize_t)sizeof(header))
+		if ((n = fileio_pread(fd, header, sizeof(header), offset)) < 0)
+			result = err_os(err, errno, "could not read file \"%s\"", path);
+		if (n < (ssize_t)sizeof(header))
 			break;
 		kind = wal_page_look(header, sizeof(header), &h);
 		if (kind != WAL_PAGE_ENCRYPTED || h.pageaddr != expected + offset || h.tli > e->is.tli)

@@ -10,6 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
 use Walcrypt::Contents;
+use Walcrypt::Strace;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/reencrypt';
 mkdir $tmp, 0700;
@@ -93,6 +94,23 @@ refused(2, qr/is not AES128/, 'an unknown method', '--to', 'new', '--to-kek', $k
 refused(2, qr/--method goes with --to=new/, 'a method for a keyset', '--to', 'blue', @conf, '-K', 'AES128');
 link("$dir/$filenode", "$tmp/second_link") or die;
 refused(6, qr/"\Q$dir\E\/\Q$filenode\E" has 2 hard links\nHINT:  Another directory/, 'a hard link', '--to', 'new', '--to-kek', $kek_a);
+SKIP: {
+	# WAL that cannot be read: the first read behind those up to where the hard link is seen
+	skip_without_strace(3);
+	my $reencrypt = sub {
+		IPC::Run::run([ 'strace', '-q', '-o', "$tmp/strace", '-e', 'trace=pread64', @_, $Walcrypt::ctl, 'reencrypt', '-D', $dir, '--to', 'new', '--to-kek', $kek_a ],
+			'<', \undef, '>', \my $out, '2>', \my $err);
+		return ($? >> 8, $err);
+	};
+	$reencrypt->();
+	my $first = 1 + (() = slurp_file("$tmp/strace") =~ /^pread64\(/mg);
+	unlink "$tmp/second_link";
+	my $before = state_of($dir);
+	my ($rc, $err) = $reencrypt->('-e', "inject=pread64:error=EIO:when=$first");
+	is($rc, 1, 'WAL that cannot be read: exit status');
+	like($err, qr/^ERROR:  could not read file "\Q$dir\E\/pg_wal\/[0-9A-F]{24}": Input\/output error$/m, '... is said');
+	is(state_of($dir), $before, '... before anything is changed');
+}
 unlink "$tmp/second_link";
 {
 	write_file("$dir/pg_wal/pgsql_tmp_walcrypt.journal", 'x');
