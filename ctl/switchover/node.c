@@ -130,6 +130,22 @@ row_value(const PGresult *r, int row, const char *column)
 	return c < 0 || row >= PQntuples(r) || PQgetisnull(r, row, c) ? NULL : PQgetvalue(r, row, c);
 }
 
+bool
+row_is(const PGresult *r, int row, const char *column, const char *want)
+{
+	const char *text = row_value(r, row, column);
+
+	return text != NULL && strcmp(text, want) == 0;
+}
+
+uint64_t
+row_number(const PGresult *r, int row, const char *column)
+{
+	const char *text = row_value(r, row, column);
+
+	return text != NULL ? strtoull(text, NULL, 10) : 0;
+}
+
 uint64_t
 row_lsn(const PGresult *r, int row, const char *column)
 {
@@ -142,17 +158,7 @@ row_lsn(const PGresult *r, int row, const char *column)
 static bool
 row_bool(const PGresult *r, const char *column)
 {
-	const char *text = row_value(r, 0, column);
-
-	return text != NULL && text[0] == 't';
-}
-
-static uint64_t
-row_number(const PGresult *r, const char *column)
-{
-	const char *text = row_value(r, 0, column);
-
-	return text != NULL ? strtoull(text, NULL, 10) : 0;
+	return row_is(r, 0, column, "t");
 }
 
 static void
@@ -205,12 +211,12 @@ node_facts(struct node *n, struct node_facts *f, struct err *err)
 	if (r == NULL)
 		return -1;
 	positions_take(r, f);
-	f->version = (int)row_number(r, "version");
-	f->system_identifier = row_number(r, "system_identifier");
+	f->version = (int)row_number(r, 0, "version");
+	f->system_identifier = row_number(r, 0, "system_identifier");
 	f->checksums = row_bool(r, "checksums");
-	f->tli = (uint32_t)row_number(r, "tli");
+	f->tli = (uint32_t)row_number(r, 0, "tli");
 	f->replay_paused = row_bool(r, "replay_paused");
-	f->apply_delay_ms = (int)row_number(r, "apply_delay");
+	f->apply_delay_ms = (int)row_number(r, 0, "apply_delay");
 	f->may_promote = row_bool(r, "may_promote");
 	f->may_checkpoint = row_bool(r, "may_checkpoint");
 	f->may_monitor = row_bool(r, "may_monitor");
@@ -237,7 +243,7 @@ node_timeline(struct node *n, struct node_facts *f)
 	                       "SELECT max(('x' || substr(name, 1, 8))::bit(32)::bigint) AS tli FROM pg_ls_waldir() WHERE "
 	                       "name ~ '^[0-9A-F]{24}$'",
 	                       NULL, &ignored);
-	uint64_t tli = r != NULL ? row_number(r, "tli") : 0;
+	uint64_t tli = row_number(r, 0, "tli");
 
 	if (tli > f->tli)
 		f->tli = (uint32_t)tli;

@@ -53,7 +53,10 @@ int node_positions(struct node *n, struct node_facts *f, struct err *err);
 
 /* The value of a column by its name in a row; NULL: NULL, or no such column. */
 const char *row_value(const PGresult *r, int row, const char *column);
-/* The same as an LSN; 0 when there is none. */
+/* Is it this? */
+bool row_is(const PGresult *r, int row, const char *column, const char *want);
+/* It as a number, or as an LSN; 0 when there is none. */
+uint64_t row_number(const PGresult *r, int row, const char *column);
 uint64_t row_lsn(const PGresult *r, int row, const char *column);
 /* host and port of a node's conninfo; empty where it has none. For hooks. */
 void node_address(const struct settings_node *set, char host[static 256], char port[static 16]);

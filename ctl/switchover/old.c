@@ -176,11 +176,8 @@ proxy_knows(struct switchover *s, struct err *err)
 	if (path_format(path, err, "%s/%s", s->settings->keystore, s->from_set->keyset) != 0 ||
 	    relation_id(path, id, err) != 0 || (r = switchover_console(s, "SHOW NODES", err)) == NULL)
 		return -1;
-	for (int i = 0; i < PQntuples(r); i++) {
-		const char *name = row_value(r, i, "name"), *key = row_value(r, i, "relation_key");
-
-		knows = knows || (name != NULL && key != NULL && strcmp(name, s->from_set->name) == 0 && strcmp(key, id) == 0);
-	}
+	for (int i = 0; i < PQntuples(r); i++)
+		knows = knows || (row_is(r, i, "name", s->from_set->name) && row_is(r, i, "relation_key", id));
 	PQclear(r);
 	return knows;
 }

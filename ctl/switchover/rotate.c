@@ -4,8 +4,6 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,12 +71,9 @@ proxy_knows(struct switchover *s, struct err *err)
 	if (path_format(path, err, "%s/%s", s->settings->keystore, s->to_set->keyset) != 0 ||
 	    keydir_read_info(path, &info, err) != 0 || (r = switchover_console(s, "SHOW NODES", err)) == NULL)
 		return -1;
-	for (int i = 0; i < PQntuples(r); i++) {
-		const char *name = row_value(r, i, "name"), *epoch = row_value(r, i, "wal_epoch");
-
-		knows = knows || (name != NULL && epoch != NULL && strcmp(name, s->to_set->name) == 0 &&
-		                  strtoul(epoch, NULL, 10) == info.epochs[info.nepochs - 1].number);
-	}
+	for (int i = 0; i < PQntuples(r); i++)
+		knows = knows || (row_is(r, i, "name", s->to_set->name) &&
+		                  row_number(r, i, "wal_epoch") == info.epochs[info.nepochs - 1].number);
 	PQclear(r);
 	return knows;
 }
@@ -102,7 +97,6 @@ keys_are_newer(struct switchover *s, struct err *err)
 {
 	char path[PATH_MAX], seconds[32];
 	const char *const parameters[] = {seconds, NULL};
-	const char *value;
 	struct stat st;
 	PGresult *r;
 	int newer;
@@ -115,8 +109,7 @@ keys_are_newer(struct switchover *s, struct err *err)
 	if ((r = node_ask(&s->to, "SELECT to_timestamp($1::float8) >= pg_postmaster_start_time() AS newer", parameters,
 	                  err)) == NULL)
 		return -1;
-	value = row_value(r, 0, "newer");
-	newer = value != NULL && value[0] == 't';
+	newer = row_is(r, 0, "newer", "t");
 	PQclear(r);
 	return newer;
 }

@@ -32,7 +32,6 @@ static int
 look(struct node *n, uint64_t *xid, uint64_t *position)
 {
 	struct err ignored;
-	const char *text;
 	int primary;
 	PGresult *r =
 	    node_ask(n,
@@ -43,10 +42,8 @@ look(struct node *n, uint64_t *xid, uint64_t *position)
 
 	if (r == NULL)
 		return -1;
-	text = row_value(r, 0, "recovery");
-	primary = text != NULL && text[0] == 'f';
-	text = row_value(r, 0, "xid");
-	*xid = text != NULL ? strtoull(text, NULL, 10) : 0;
+	primary = row_is(r, 0, "recovery", "f");
+	*xid = row_number(r, 0, "xid");
 	*position = row_lsn(r, 0, "lsn");
 	PQclear(r);
 	return primary;

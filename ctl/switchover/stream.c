@@ -1,6 +1,5 @@
 /* stream: how far a node's last stream came and how it ended, as the proxy's console tells. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ctl/switchover/switchover.h"
@@ -11,22 +10,6 @@ take(char *out, size_t room, const char *value)
 	snprintf(out, room, "%s", value != NULL ? value : "");
 }
 
-static unsigned long long
-number(const PGresult *r, int row, const char *column)
-{
-	const char *text = row_value(r, row, column);
-
-	return text != NULL ? strtoull(text, NULL, 10) : 0;
-}
-
-static bool
-is(const PGresult *r, int row, const char *column, const char *want)
-{
-	const char *text = row_value(r, row, column);
-
-	return text != NULL && strcmp(text, want) == 0;
-}
-
 /* The node's last stream: of those that call themselves by its name if there are such, of those the one begun last. */
 static int
 row_find(const PGresult *r, const char *node)
@@ -34,16 +17,16 @@ row_find(const PGresult *r, const char *node)
 	int found = -1;
 
 	for (int i = 0; i < PQntuples(r); i++) {
-		bool own = is(r, i, "application_name", node), better;
+		bool own = row_is(r, i, "application_name", node), better;
 
-		if (!is(r, i, "node", node))
+		if (!row_is(r, i, "node", node))
 			continue;
 		if (found < 0)
 			better = true;
-		else if (own != is(r, found, "application_name", node))
+		else if (own != row_is(r, found, "application_name", node))
 			better = own;
 		else
-			better = number(r, i, "session") > number(r, found, "session");
+			better = row_number(r, i, "session") > row_number(r, found, "session");
 		if (better)
 			found = i;
 	}
@@ -63,12 +46,12 @@ switchover_stream(struct switchover *s, const char *node, struct stream_facts *f
 		take(f->upstream, sizeof(f->upstream), row_value(r, row, "upstream"));
 		take(f->end, sizeof(f->end), row_value(r, row, "end"));
 		take(f->why, sizeof(f->why), row_value(r, row, "end_reason"));
-		f->system_identifier = number(r, row, "system_identifier");
-		f->tli = (uint32_t)number(r, row, "timeline");
-		f->runs = is(r, row, "state", "streams");
+		f->system_identifier = row_number(r, row, "system_identifier");
+		f->tli = (uint32_t)row_number(r, row, "timeline");
+		f->runs = row_is(r, row, "state", "streams");
 		if (f->runs)
 			take(f->end, sizeof(f->end), "it goes on");
-		f->shutdown_checkpoint = is(r, row, "last_record_type", "shutdown_checkpoint");
+		f->shutdown_checkpoint = row_is(r, row, "last_record_type", "shutdown_checkpoint");
 		f->record = row_lsn(r, row, "last_record");
 		f->record_end = row_lsn(r, row, "last_record_end");
 		f->received = row_lsn(r, row, "received_lsn");
