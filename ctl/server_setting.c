@@ -28,6 +28,15 @@ config_file_of(const char *word)
 	           : NULL;
 }
 
+bool
+server_has_config(const char *datadir)
+{
+	char path[PATH_MAX];
+	struct err ignored;
+
+	return path_format(path, &ignored, "%s/postgresql.conf", datadir) == 0 && access(path, F_OK) == 0;
+}
+
 int
 server_config_find(const char *datadir, char config[static PATH_MAX], struct err *err)
 {
@@ -37,9 +46,7 @@ server_config_find(const char *datadir, char config[static PATH_MAX], struct err
 	size_t len;
 	int found = 0;
 
-	if (path_format(path, err, "%s/postgresql.conf", datadir) != 0)
-		return -1;
-	if (access(path, F_OK) == 0)
+	if (server_has_config(datadir))
 		return 0;
 	/* what the server was started with last: each option in double quotes */
 	if (path_format(path, err, "%s/postmaster.opts", datadir) != 0)

@@ -3,9 +3,12 @@
 #define CTL_SERVER_SETTING_H
 
 #include <limits.h>
+#include <stdbool.h>
 
 #include "common/err.h"
 
+/* Is there a postgresql.conf in the data directory? Debian's clusters have theirs elsewhere. */
+bool server_has_config(const char *datadir);
 /*
  * Where postgresql.conf is that is not in the data directory, as Debian has it: what the server was started with last
  * (postmaster.opts) says so. 1: there; 0: it is in the directory, or nothing tells.

@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/path.h"
 #include "ctl/server_setting.h"
 
 #define PORTS_TRIED 100
@@ -33,20 +32,11 @@ word_print(const char *word)
 	putchar('\'');
 }
 
-/* Debian's clusters have theirs elsewhere: there pg_ctl would find nothing to start with. */
-static bool
-has_configuration(const char *datadir)
-{
-	char path[PATH_MAX];
-	struct err ignored;
-
-	return path_format(path, &ignored, "%s/postgresql.conf", datadir) != 0 || access(path, F_OK) == 0;
-}
-
 void
 start_line_print(const struct source *source, const char *datadir, int port)
 {
-	if (!has_configuration(datadir)) {
+	/* pg_ctl would find nothing to start with */
+	if (!server_has_config(datadir)) {
 		printf("There is no postgresql.conf in it, as in those of Debian's pg_createcluster: start it by "
 		       "pg_ctlcluster, with the\n"
 		       "storage layer in /etc/postgresql/VERSION/NAME/environment (environment.sample shows what that "

@@ -10,6 +10,7 @@
 #include "common/path.h"
 #include "common/subprocess.h"
 #include "ctl/layer.h"
+#include "ctl/server_setting.h"
 #include "ctl/switchover/controldata.h"
 #include "ctl/switchover/node.h"
 #include "ctl/switchover/shell.h"
@@ -100,11 +101,7 @@ first_options(const struct settings_node *node, char out[static 512])
 static int
 check_configuration(const struct settings_node *node, struct err *err)
 {
-	char path[PATH_MAX];
-
-	if (path_format(path, err, "%s/postgresql.conf", node->datadir) != 0)
-		return -1;
-	if (access(path, F_OK) == 0)
+	if (server_has_config(node->datadir))
 		return 0;
 	err_set(err, ERR_REFUSED, "could not start node \"%s\": there is no postgresql.conf in its data directory",
 	        node->name);
@@ -112,6 +109,15 @@ check_configuration(const struct settings_node *node, struct err *err)
 	                "Where pg_createcluster has made one in /etc/postgresql, the section needs control = pg_ctlcluster "
 	                "VERSION NAME.");
 }
+
+static void
+words_add(const char **argv, size_t *n, const char *const *words)
+{
+	while (*words != NULL)
+		argv[(*n)++] = *words++;
+	argv[*n] = NULL;
+}
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* pg_ctl on a directory of this machine; under the storage layer when it is encrypted and a server is to start. */
 static int
@@ -132,40 +138,25 @@ by_pg_ctl(const struct control *c, bool layer, const char *mode, struct err *err
 		return -1;
 	snprintf(wait, sizeof(wait), "%d", c->timeout_s);
 	if (layer) {
-		argv[n++] = self;
-		argv[n++] = "exec";
-		argv[n++] = "-D";
-		argv[n++] = c->node->datadir;
-		argv[n++] = "--config";
-		argv[n++] = c->settings->file;
-		if (c->node->kek != NULL) {
-			argv[n++] = "--kek";
-			argv[n++] = c->node->kek;
-		}
-		argv[n++] = "--";
+		words_add(argv, &n, WORDS(self, "exec", "-D", c->node->datadir, "--config", c->settings->file));
+		if (c->node->kek != NULL)
+			words_add(argv, &n, WORDS("--kek", c->node->kek));
+		words_add(argv, &n, WORDS("--"));
 	}
-	for (const char *const *p = (const char *const[]){pg_ctl, "-D", c->node->datadir, "-w", "-t", wait, NULL};
-	     *p != NULL; p++)
-		argv[n++] = *p;
-	if (mode != NULL) {
-		argv[n++] = "-m";
-		argv[n++] = mode;
-		argv[n++] = "stop";
-	} else {
+	words_add(argv, &n, WORDS(pg_ctl, "-D", c->node->datadir, "-w", "-t", wait));
+	if (mode != NULL)
+		words_add(argv, &n, WORDS("-m", mode, "stop"));
+	else {
 		/* "restart" starts a stopped server too, with the options that it ran with last */
 		bool ran = access(options, F_OK) == 0;
 
 		if (!ran && check_configuration(c->node, err) != 0)
 			return -1;
-		argv[n++] = "-l";
-		argv[n++] = log;
-		if (!ran && first_options(c->node, first)) {
-			argv[n++] = "-o";
-			argv[n++] = first;
-		}
-		argv[n++] = ran ? "restart" : "start";
+		words_add(argv, &n, WORDS("-l", log));
+		if (!ran && first_options(c->node, first))
+			words_add(argv, &n, WORDS("-o", first));
+		words_add(argv, &n, WORDS(ran ? "restart" : "start"));
 	}
-	argv[n] = NULL;
 	if ((environment = subprocess_environment(without)) == NULL)
 		return err_nomem(err);
 	run.envp = environment;

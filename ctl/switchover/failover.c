@@ -240,8 +240,7 @@ int
 failover_stop(struct switchover *s, struct err *err)
 {
 	node_close(&s->from);
-	if (control_check(&s->from_control, err) == 0 &&
-	    (control_running(&s->from_control) == 0 || control_stop(&s->from_control, true, err) == 0))
+	if (control_check(&s->from_control, err) == 0 && control_stop(&s->from_control, true, err) == 0)
 		return 0;
 	if (s->options->yes) {
 		printf("  note  \"%s\" could not be stopped: %s\n", s->log.from, err->text);
