@@ -52,8 +52,8 @@ reencrypt_pages_free(struct reencrypt_pages *p)
 	page_cipher_free(p->page_to);
 	wal_cipher_free(p->wal_from);
 	wal_cipher_free(p->wal_to);
-	if (p->clear != NULL)
-		secmem_wipe(p->clear, REENCRYPT_BUFFER_LEN);
+	if (p->in != NULL)
+		secmem_wipe(p->in, BUFFERS_LEN);
 	free(p->in);
 	memset(p, 0, sizeof(*p));
 }

@@ -15,7 +15,7 @@ struct reencrypt;
 struct reencrypt_pages {
 	struct page_cipher *page_from, *page_to; /* NULL: clear */
 	struct wal_cipher *wal_from, *wal_to;
-	uint8_t *in, *clear, *out; /* one allocation, of in; clear holds plaintext and is wiped at the end */
+	uint8_t *in, *clear, *out; /* one allocation, of in; any may hold plaintext: wiped at the end */
 };
 
 /* What is wrong with a file's pages. */

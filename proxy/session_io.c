@@ -11,8 +11,7 @@ session_io_rearm(struct session *s)
 	/* at its end nothing is kept of what it sends */
 	bool room = s->state == SESSION_CLOSING ||
 	            message_reader_pending(&s->in) < (s->counted ? SESSION_LOGIN_HIGH : SESSION_IN_HIGH);
-	/* nor while TLS has something of its own to send: it takes nothing in then, and the socket would say so without end
-	 */
+	/* nor while TLS has something of its own to send: it takes nothing in then, and the socket would go on saying so */
 	bool read = s->state != SESSION_CLOSED && room && !s->channel.wants_write;
 	bool write = s->state != SESSION_CLOSED && (buffer_len(&s->out) > 0 || s->channel.wants_write);
 
