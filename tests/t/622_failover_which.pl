@@ -101,6 +101,8 @@ is($node{green}->safe_psql('postgres', 'SELECT min_recovery_end_timeline FROM pg
 ($rc, $out, $err) = ctl_output(@failover, '--to', 'red');
 is($rc, 6, 'the worse one is refused') or diag($err);
 like($err, qr/node "green" has more than "red"/, 'the better one is named');
+($rc, $out, $err) = ctl_output(@failover, '--to', 'red', '--yes', '--dry-run');
+is($rc, 0, '--yes would take it nevertheless') or diag($err);
 ($rc, $out, $err) = ctl_output(@failover, '--to', 'green');
 is($rc, 0, 'and taken') or diag($err);
 is($node{green}->safe_psql('postgres', 'SELECT max(i) FROM t'), $n, 'with the last row');

@@ -64,6 +64,8 @@ with({ allow_clear => 'off' }, {}, sub { refused('a clear one that may not follo
 $proxy->key_init('other');
 with({}, { keyset => 'other' }, sub { refused('other keys', [ 'the directory of "blue" has relation key \w{16}, and keyset "other" has \w{16}$' ]); });
 with({}, { keyset => 'absent' }, sub { refused('no keys', ['the keysets can be read: ']); });
+with({}, { datadir => '/nonexistent' }, sub { refused('a directory without keys', ['the keys of "blue" can be read: ']); });
+with({}, { conninfo => undef }, sub { refused('a target that nobody can reach', ['node "blue" has no conninfo$']); });
 
 # the primary's pg_control
 my $control_data = 'pg_controldata ' . $red->data_dir;
@@ -158,5 +160,10 @@ as_standby();
 $twin->promote;
 as_standby();
 with({}, {}, sub { refused('another timeline', [ '"twin" is on the primary\'s timeline, 1$', '"twin" is as clear as "red": nothing would be encrypted$', '"twin" streams through the proxy$' ], '--to', 'twin', '--allow-no-checksums'); });
-$_->stop for $blue, $twin, $red;
+$_->stop for $blue, $twin;
+with({}, {}, sub {
+	my ($rc, $out, $err) = ctl_output('switchover', '--config', $proxy->conf, '--to', 'blue');
+	is($rc, 4, 'a target that is down');
+	like($err, qr/^ERROR:  could not reach node "blue".*\nHINT:  Its server must run, /ms, '... is named'); });
+$red->stop;
 done_testing();
