@@ -328,10 +328,11 @@ refuses('a certificate and a wrong password', qr/password authentication failed/
 again(@ca, client_tls_sslmode => 'verify-full');
 refuses('verify-full: another name', qr/certificate authentication failed for user "walcrypt_admin"/, cert('stranger'));
 $proxy->{nodes}{blue}{client_cn} = 'pg2.example.com';
+$proxy->{nodes}{store} = { keyset => 'blue', profile => 1, client_cn => 'pg2.example.com' };
 $proxy->{nodes}{red}{allow_clear} = 'off';
 again(@ca, client_tls_sslmode => 'verify-full', auth_type => 'cert', auth_file => undef, stats_users => 'monitor');
 delete $ENV{PGPASSWORD};
-sub receives { my ($name, $host) = @_; return run_it('pg_receivewal', '-w', '-D', $dir, '-d', tcp("user=blue " . cert($name), $host), '--create-slot', '--if-not-exists', '-S', 'x'); }
+sub receives { my ($name, $user) = @_; return run_it('pg_receivewal', '-w', '-D', $dir, '-d', tcp('user=' . ($user // 'blue') . ' ' . cert($name)), '--create-slot', '--if-not-exists', '-S', 'x'); }
 for my $name ('blue', 'machine') {
 	my ($ok, undef, $err) = receives($name);
 	ok($ok, "auth_type = cert: certificate $name is blue's") or diag($err);
@@ -341,6 +342,13 @@ for my $case ([ 'stranger', qr/certificate authentication failed for user "blue"
 	my ($ok, undef, $err) = receives($name);
 	like($err, $why, "auth_type = cert: certificate $name is not");
 }
+{
+	my ($ok, undef, $err) = receives('machine', 'store');
+	ok($ok, 'certificate machine is that of profile store, too') or diag($err);
+	(undef, undef, $err) = receives('blue', 'store');
+	like($err, qr/certificate authentication failed for user "store"/, '... certificate blue is not');
+}
+delete $proxy->{nodes}{store};
 like((run_it('psql', '-wXAt', '-d', tcp('user=monitor dbname=walcrypt ' . cert('monitor')), '-c', 'SHOW VERSION'))[1], qr/^walcrypt/, 'a user of the console by certificate');
 like((run_it('psql', '-wXAt', '-d', tcp('user=walcrypt_admin dbname=walcrypt ' . cert('monitor')), '-c', 'SHOW VERSION'))[2], qr/certificate authentication failed/, 'and not another one');
 like((run_it('psql', '-wXAt', '-d', tcp('user=nobody dbname=walcrypt ' . cert('monitor')), '-c', 'SHOW VERSION'))[2], qr/certificate authentication failed for user "nobody"/, 'nor one who is not there');
