@@ -54,7 +54,8 @@ sub follows
 	my $lsn = $node{$primary}->lsn('insert');
 	$node{$name}->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn'") or die;
 	is($node{$name}->safe_psql('postgres', $facts), $sum, "$name follows $primary");
-	like($proxy->console('SHOW STANDBYS'), qr/^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$primary\E\|/m, '... through the proxy');
+	wait_for("$name to stream through the proxy", sub { $proxy->console('SHOW STANDBYS') =~ /^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$primary\E\|/m });
+	pass('... through the proxy');
 	return;
 }
 sub relation_key { my ($dir) = @_; return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0]; }
