@@ -232,9 +232,11 @@ all_gone_remove(const char *keystore, struct err *err)
 
 	if (dir == NULL)
 		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
-	while (result == 0 && (entry = readdir(dir)) != NULL)
+	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0)
 		if (strncmp(entry->d_name, GONE, sizeof(GONE) - 1) == 0)
 			result = gone_remove(keystore, entry->d_name, err);
+	if (result == 0 && errno != 0)
+		result = err_os(err, errno, "could not read keystore \"%s\"", keystore);
 	closedir(dir);
 	return result;
 }

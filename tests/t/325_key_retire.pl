@@ -10,6 +10,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walcrypt;
+use Walcrypt::Strace;
 use Walcrypt::Terminal;
 
 my $tmp = $PostgreSQL::Test::Utils::tmp_check . '/retire';
@@ -163,6 +164,13 @@ ok(-d $proxy->keystore . '/blue/live', '... and the keyset is there');
 # one that is not; and one whose destruction was cut off
 mkdir $proxy->keystore . '/.destroyed.spare';
 system_or_bail('cp', '-rp', $proxy->keystore . '/spare/live', $proxy->keystore . '/.destroyed.spare/');
+SKIP: {
+	skip_without_strace(2);
+	IPC::Run::run([ 'strace', '-qq', '-o', "$tmp/trace", '-e', 'trace=getdents64', '-e', 'inject=getdents64:error=EIO', $Walcrypt::ctl, qw(key destroy spare), @conf ],
+		'<', \undef, '>', \my $o, '2>', \my $e);
+	is($? >> 8, 1, 'a keystore that cannot be read');
+	like($e, qr/^ERROR:  could not read keystore "\S+": Input\/output error$/m, '... so that nobody knows what is left in it') or diag $o;
+}
 my $spare = decode_json(ctl(qw(key show --json spare), @conf))->{relation_id};
 ($status, $seen, $pout, $perr) = on_terminal([ [ $pattern, "$spare\n" ] ], qw(key destroy spare), @conf);
 is($status, 0, 'key destroy of one that nothing needs') or diag $perr;
