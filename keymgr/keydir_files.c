@@ -72,22 +72,21 @@ int
 keydir_files_load(const char *folder, struct keydir_files *files, struct err *err)
 {
 	struct dirent *entry;
+	int result = 0;
 	DIR *dir;
 
 	memset(files, 0, sizeof(*files));
 	if ((dir = opendir(folder)) == NULL)
 		return err_os(err, errno, "could not open key directory \"%s\"", folder);
-	while ((entry = readdir(dir)) != NULL) {
-		if (entry->d_name[0] == '.' || is_temporary(entry->d_name))
-			continue;
-		if (file_load(folder, entry->d_name, files, err) != 0) {
-			keydir_files_free(files);
-			closedir(dir);
-			return -1;
-		}
-	}
+	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0)
+		if (entry->d_name[0] != '.' && !is_temporary(entry->d_name))
+			result = file_load(folder, entry->d_name, files, err);
+	if (result == 0 && errno != 0)
+		result = err_os(err, errno, "could not read key directory \"%s\"", folder);
 	closedir(dir);
-	if (files->n > 0)
+	if (result != 0)
+		keydir_files_free(files);
+	else if (files->n > 0)
 		qsort(files->file, files->n, sizeof(*files->file), keydir_file_order);
-	return 0;
+	return result;
 }

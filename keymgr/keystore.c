@@ -46,7 +46,7 @@ keystore_names(const char *keystore, struct keystore_names *names, struct err *e
 	memset(names, 0, sizeof(*names));
 	if (dir == NULL)
 		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
-	while (result == 0 && (entry = readdir(dir)) != NULL) {
+	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0) {
 		char(*grown)[NAME_MAX + 1];
 
 		if (!is_keyset(keystore, entry->d_name))
@@ -58,6 +58,8 @@ keystore_names(const char *keystore, struct keystore_names *names, struct err *e
 		names->name = grown;
 		memcpy(grown[names->n++], entry->d_name, strlen(entry->d_name) + 1);
 	}
+	if (result == 0 && errno != 0)
+		result = err_os(err, errno, "could not read keystore \"%s\"", keystore);
 	closedir(dir);
 	if (names->n > 0)
 		qsort(names->name, names->n, sizeof(*names->name), order);
