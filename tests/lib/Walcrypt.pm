@@ -22,7 +22,7 @@ use Time::HiRes qw(sleep time);
 use Walcrypt::Node;
 use Walcrypt::Proxy;
 
-our @EXPORT = qw(ctl ctl_output in_background files_containing wait_for wait_for_file_line encrypted_wal_files page_epochs readable_pages kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
+our @EXPORT = qw(ctl ctl_output in_background files_containing wait_for wait_for_file_line encrypted_wal_files page_epochs readable_pages relation_key kek_file layer_env rss_kib slurp_from use_postgres postgres_major);
 
 our $prefix = $ENV{WALCRYPT_PREFIX} // die "WALCRYPT_PREFIX is not set: run the tests with scripts/check\n";
 our $ctl   = "$prefix/bin/walcrypt-ctl";
@@ -203,6 +203,13 @@ sub readable_pages
 	my ($out, $err) = run_command([ 'python3', '-B', 'tests/decoder/decoder.py', 'readable', '--key-dir', $key_dir, '--kek-file', $kek_file, $dir ]);
 	die "decoder.py: $err\n" if $err ne '' || $out !~ /^\d+ \d+$/;
 	return split(/ /, $out);
+}
+
+# The relation key of a key directory, as walcrypt-ctl tells it: its identifier.
+sub relation_key
+{
+	my ($dir) = @_;
+	return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0];
 }
 
 sub rss_kib

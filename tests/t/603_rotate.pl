@@ -58,7 +58,6 @@ sub follows
 	pass('... through the proxy');
 	return;
 }
-sub relation_key { my ($dir) = @_; return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0]; }
 
 # --dry-run tells what there is to be done before, and looks at what there is
 my ($rc, $out, $err) = ctl_output('rotate', '--config', $proxy->conf, '--to', 'blue', '--old', 'clear', '--dry-run');

@@ -27,14 +27,13 @@ my ($primary, @problems) = ('red');
 my @failover = ('failover', '--config', $proxy->conf);
 
 sub received { my ($name) = @_; return ($node{$name}->psql('postgres', "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'::pg_lsn"))[1]; }
-sub streams { my ($name) = @_; wait_for("$name to stream from $primary", sub { $proxy->console('SHOW STANDBYS') =~ /^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$primary\E\|/m }); return; }
 
 my ($rc, $out, $err) = ctl_output(@failover, '--to', 'blue');
 is($rc, 6, 'a primary that is there is not failed over');
 like($err, qr/node "red" is there, and a primary\nHINT:  Nothing is lost by: walcrypt-ctl switchover --to blue/, 'that is said');
 for my $round (1 .. $rounds) {
 	my @standbys = grep { $_ ne $primary } @names;
-	streams($_) for @standbys;
+	$proxy->wait_for_stream($_, $primary) for @standbys;
 	$writers->wait_for_commits(100);
 	$node{$primary}->kill9;
 	wait_for('the streams to end', sub { $proxy->console('SHOW STANDBYS') !~ /\|streams\|\d+\|\Q$primary\E\|/ });
@@ -53,7 +52,7 @@ for my $round (1 .. $rounds) {
 	last if @problems;
 	my $lost = $primary;
 	$primary = $best;
-	streams($other);
+	$proxy->wait_for_stream($other, $primary);
 	# the lost one is built anew
 	my $dir = $node{$lost}->data_dir;
 	system_or_bail('rm', '-rf', $dir);

@@ -68,8 +68,7 @@ unlink "$tmp/cut.switch";
 $relay->start;
 ($rc, $out, $err) = ctl_output('rotate', @conf, '--resume');
 is($rc, 0, '... it goes on when it is back') or diag($out, $err);
-sub streams { my ($name, $from) = @_; wait_for("$name to stream", sub { $proxy->console('SHOW STANDBYS') =~ /^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$from\E\|/m }); return; }
-streams('blue', 'green');
+$proxy->wait_for_stream('blue', 'green');
 pass('... the old primary follows under its next key');
 
 # on the way back: the encrypted old primary cannot be started

@@ -39,7 +39,6 @@ $red->_update_pid(0);
 my $writers = Walcrypt::Writers->new(2, @node{qw(blue green)});
 $writers->start;
 
-sub relation_key { my ($dir) = @_; return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0]; }
 my %was = map { $_ => [ relation_key($proxy->keystore . "/$_") ] } qw(blue green);
 
 # The end of each: go on, and look at the old primary; then the other way round.

@@ -21,7 +21,7 @@ my $key = (ctl('key', 'show', '-D', $node{blue}->data_dir) =~ /^relation key +(\
 for my $round (1 .. 2) {
 	my ($dead, $new) = ($primary, $standby);
 	my $dir = $node{$dead}->data_dir;
-	wait_for("$new to stream", sub { $proxy->console('SHOW STANDBYS') =~ /^\Q$new\E\|\Q$new\E\|[^|]*\|streams\|\d+\|\Q$dead\E\|/m });
+	$proxy->wait_for_stream($new, $dead);
 	$writers->wait_for_commits(50);
 	# nobody gets what comes now
 	$proxy->kill9;

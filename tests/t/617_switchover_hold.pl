@@ -28,7 +28,6 @@ if [ \$1 = start ]; then pg_ctl -D \$D -l @{[$red->logfile]} -w restart >/dev/nu
 END
 
 sub paused { return $proxy->console('SHOW STATUS') =~ /^paused\|(.*)$/m ? $1 : 'the proxy is not there'; }
-sub streams { my ($from) = @_; return wait_for('blue to stream', sub { $proxy->console('SHOW STANDBYS') =~ /^blue\|blue\|[^|]*\|streams\|\d+\|$from\|/m }); }
 my $clients = 0;
 # A client that comes now; held: it has been let in, and told nothing more.
 sub comes
@@ -62,7 +61,7 @@ sub begin
 }
 sub reached { my ($tool, $what, $there) = @_; wait_for($what, sub { $tool->{run}->pump_nb if $tool->{run}->pumpable; $there->() || (!$tool->{run}->pumpable && die "it ended: $tool->{out}$tool->{err}") }); return; }
 
-streams('red');
+$proxy->wait_for_stream('blue', 'red');
 my $tool = begin('switchover', '--to', 'blue');
 reached($tool, 'the hook', sub { -e "$tmp/hooked" });
 restarts('in the hook, killed', 'blue', 'kill9', 0);
@@ -78,7 +77,7 @@ restarts('while the standby catches up, away for a while', 'blue', 'kill9', 2);
 $blue->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
 reached($tool, 'the stop', sub { -e "$tmp/stopping" });
 restarts('while the old primary stops', 'blue', 'kill9', 0);
-streams('red');
+$proxy->wait_for_stream('blue', 'red');
 append_to_file("$tmp/stop.go", '');
 reached($tool, 'the promotion', sub { -e "$tmp/ending" });
 restarts('in the promotion', 'blue', 'kill9', 0);

@@ -54,7 +54,6 @@ sub arrived
 	ok($node{$old}->poll_query_until('postgres', "SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= '$lsn'"), "... $old follows $to");
 	return $out;
 }
-sub relation_key { my ($dir) = @_; return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0]; }
 # One that keeps no WAL yet: there is nothing that the target could lack.
 sub slot_anew { my ($name) = @_; $node{$name}->safe_psql('postgres', "SELECT pg_drop_replication_slot('spare'); SELECT pg_create_physical_replication_slot('spare')"); return; }
 sub slots { my ($name) = @_; return $node{$name}->safe_psql('postgres', "SELECT coalesce(string_agg(slot_name, ' ' ORDER BY slot_name), 'none') FROM pg_replication_slots"); }

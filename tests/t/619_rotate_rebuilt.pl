@@ -25,7 +25,6 @@ $proxy->key_init($_) for qw(blue green);
 $proxy->start;
 my @conf = ('--config', $proxy->conf);
 my $logbook = $proxy->keystore . '/switchover.json';
-sub relation_key { my ($dir) = @_; return (ctl('key', 'show', '--key-dir', $dir) =~ /^relation key +(\w+)/m)[0]; }
 
 for (['red', 'blue', 'clear'], ['blue', 'green', 'reencrypt']) {
 	my ($from, $to, $fate) = @$_;

@@ -29,7 +29,6 @@ sub build
 	$node->start;
 	return;
 }
-sub streams { my ($name, $from) = @_; wait_for("$name to stream from $from", sub { $proxy->console('SHOW STANDBYS') =~ /^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$from\E\|/m }); return; }
 sub insert { my ($on, $to) = @_; $n++; $node{$on}->safe_psql('postgres', "INSERT INTO t VALUES ($n)"); my $lsn = $node{$on}->lsn('flush'); $node{$to}->poll_query_until('postgres', "SELECT pg_last_wal_receive_lsn() >= '$lsn'") or die; return; }
 # A proxy that starts has forgotten all streams.
 sub reconfigure
@@ -46,7 +45,7 @@ sub fenced { return join(' ', grep { -e $node{$_}->data_dir . '/standby.signal' 
 
 $proxy->start;
 build($_) for qw(blue green);
-streams($_, 'red') for qw(blue green);
+$proxy->wait_for_stream($_, 'red') for qw(blue green);
 
 # blue is to stream from green, which is gone; the primary is not
 $node{green}->stop;
@@ -87,11 +86,11 @@ reconfigure(blue => undef);
 
 # green follows; red is built anew, so it alone has been told of the timeline in pg_control
 $node{green}->start;
-streams('green', 'blue');
+$proxy->wait_for_stream('green', 'blue');
 # a receiver that tries again knows the timeline, too, at moments
 $node{green}->safe_psql('postgres', "ALTER SYSTEM SET wal_retrieve_retry_interval = '1h'; SELECT pg_reload_conf()");
 build('red');
-streams('red', 'blue');
+$proxy->wait_for_stream('red', 'blue');
 $node{red}->stop;
 insert('blue', 'green');
 $node{blue}->kill9;
@@ -113,11 +112,11 @@ $proxy->{nodes}{green}{control} = 'true';
 $proxy->{nodes}{green}{control_data} = 'pg_controldata -D ' . $node{green}->data_dir;
 
 # blue is built anew and streams from red, which streams from green: when that is gone it is green that is lost
-streams('red', 'green');
+$proxy->wait_for_stream('red', 'green');
 reconfigure(blue => 'red');
-streams('red', 'green');
+$proxy->wait_for_stream('red', 'green');
 build('blue');
-streams('blue', 'red');
+$proxy->wait_for_stream('blue', 'red');
 insert('green', 'blue');
 $node{green}->kill9;
 ($rc, $out, $err) = ctl_output(@failover, '--to', 'blue');

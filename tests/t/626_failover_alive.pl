@@ -20,8 +20,7 @@ my $proxy = Walcrypt::Proxy->new(nodes => { map { $_ => { conninfo => $node{$_}-
 $proxy->key_init($_) for qw(blue green);
 $proxy->start;
 for my $name (qw(blue green)) { $node{$name}->init_from_proxy($proxy, $name); $node{$name}->start; }
-sub streams { my ($name, $from) = @_; wait_for("$name to stream from $from", sub { $proxy->console('SHOW STANDBYS') =~ /^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$from\E\|/m }); return; }
-streams($_, 'red') for qw(blue green);
+$proxy->wait_for_stream($_, 'red') for qw(blue green);
 $red->safe_psql('postgres', 'CREATE TABLE t (i int)');
 
 # sessions as many as it takes

@@ -141,6 +141,14 @@ sub rotate
 	return;
 }
 
+# Until one node streams from another by SHOW STANDBYS.
+sub wait_for_stream
+{
+	my ($self, $name, $from) = @_;
+	Walcrypt::wait_for("$name to stream from $from", sub { $self->console('SHOW STANDBYS') =~ /^\Q$name\E\|\Q$name\E\|[^|]*\|streams\|\d+\|\Q$from\E\|/m });
+	return;
+}
+
 # One query on the console; psql's unaligned output.
 sub console
 {
