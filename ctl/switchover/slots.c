@@ -171,6 +171,9 @@ slots_leave(struct switchover *s)
 	                  "SELECT slot_name FROM pg_replication_slots WHERE NOT temporary UNION "
 	                  "SELECT setting FROM pg_settings WHERE name = 'primary_slot_name' ORDER BY 1",
 	                  NULL, &err);
+	if (theirs == NULL)
+		printf("  note  slots that are the new primary's now may be left on \"%s\", where they keep WAL: %s\n",
+		       s->log.from, err.text);
 	for (int i = 0; i < PQntuples(theirs); i++) {
 		const char *const name[] = {PQgetvalue(theirs, i, 0), NULL};
 		const char *drop =
