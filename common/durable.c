@@ -1,6 +1,5 @@
 #include "common/durable.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -9,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "common/folder.h"
 
 /* The folder that path lies in. */
 static int
@@ -132,21 +133,17 @@ durable_mkdir(const char *path, mode_t mode, struct err *err)
 int
 durable_remove_dir(const char *path, struct err *err)
 {
-	DIR *dir = opendir(path);
-	struct dirent *entry;
+	struct folder f;
+	const char *name;
+	int result = 0, found = folder_open_if_any(&f, "directory", path, err);
 
-	if (dir == NULL)
-		return errno == ENOENT ? 0 : err_os(err, errno, "could not open directory \"%s\"", path);
-	while ((entry = readdir(dir)) != NULL) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		if (unlinkat(dirfd(dir), entry->d_name, 0) != 0 && errno != ENOENT) {
-			err_os(err, errno, "could not remove \"%s/%s\"", path, entry->d_name);
-			closedir(dir);
-			return -1;
-		}
-	}
-	closedir(dir);
+	if (found <= 0)
+		return found;
+	while (result == 0 && (name = folder_next(&f)) != NULL)
+		if (unlinkat(dirfd(f.dir), name, 0) != 0 && errno != ENOENT)
+			result = err_os(err, errno, "could not remove \"%s/%s\"", path, name);
+	if (folder_close(&f, result, err) != 0)
+		return -1;
 	if (rmdir(path) != 0 && errno != ENOENT)
 		return err_os(err, errno, "could not remove directory \"%s\"", path);
 	return fsync_parent(path, err);

@@ -1,6 +1,5 @@
 #include "ctl/files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "common/datadir.h"
+#include "common/folder.h"
 #include "common/path.h"
 
 #define DEPTH_MAX 8
@@ -88,25 +88,19 @@ static int
 walk_folder(const struct walk *w, const char *folder, int depth, struct err *err)
 {
 	bool top = strcmp(folder, ".") == 0;
-	char path[PATH_MAX];
-	struct dirent *entry;
-	int result = 0;
-	DIR *dir;
+	char path[PATH_MAX], below[PATH_MAX];
+	struct folder f;
+	const char *name;
+	int found, result = 0;
 
 	if (path_format(path, err, "%s/%s", w->datadir, folder) != 0)
 		return -1;
-	if ((dir = opendir(path)) == NULL)
-		return errno == ENOENT ? 0 : err_os(err, errno, "could not open directory \"%s\"", path);
-	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		if ((result = path_format(path, err, "%s%s%s", top ? "" : folder, top ? "" : "/", entry->d_name)) == 0)
-			result = walk_entry(w, path, depth, err);
-	}
-	if (result == 0 && errno != 0)
-		result = err_os(err, errno, "could not read directory \"%s/%s\"", w->datadir, folder);
-	closedir(dir);
-	return result;
+	if ((found = folder_open_if_any(&f, "directory", path, err)) <= 0)
+		return found;
+	while (result == 0 && (name = folder_next(&f)) != NULL)
+		if ((result = path_format(below, err, "%s%s%s", top ? "" : folder, top ? "" : "/", name)) == 0)
+			result = walk_entry(w, below, depth, err);
+	return folder_close(&f, result, err);
 }
 
 int

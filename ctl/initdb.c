@@ -4,7 +4,6 @@
  * The keys must be there before initdb makes the data directory and cannot lie in it yet, so they are staged in a
  * folder beside it, bound to the system identifier that initdb drew, and moved in.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -16,6 +15,7 @@
 
 #include "common/datadir.h"
 #include "common/durable.h"
+#include "common/folder.h"
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/guard.h"
@@ -57,17 +57,14 @@ struct job {
 static int
 check_target(const char *datadir, struct err *err)
 {
-	DIR *dir = opendir(datadir);
-	struct dirent *entry;
-	int result = 0;
+	struct folder f;
+	int result = 0, found = folder_open_if_any(&f, "directory", datadir, err);
 
-	if (dir == NULL)
-		return errno == ENOENT ? 0 : err_os(err, errno, "could not open directory \"%s\"", datadir);
-	while (result == 0 && (entry = readdir(dir)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			result = err_set(err, ERR_REFUSED, "directory \"%s\" exists but is not empty", datadir);
-	closedir(dir);
-	return result;
+	if (found <= 0)
+		return found;
+	if (folder_next(&f) != NULL)
+		result = err_set(err, ERR_REFUSED, "directory \"%s\" exists but is not empty", datadir);
+	return folder_close(&f, result, err);
 }
 
 /* initdb's own options that would undo ours. */

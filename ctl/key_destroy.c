@@ -2,7 +2,6 @@
  * key destroy: a keyset goes from the keystore, or a cluster key from its provider, for good. Refused while anything
  * that can be looked at needs it; with --force somebody types its key id.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/durable.h"
+#include "common/folder.h"
 #include "common/path.h"
 #include "ctl/command.h"
 #include "ctl/confirm.h"
@@ -226,19 +226,16 @@ gone_remove(const char *keystore, const char *name, struct err *err)
 static int
 all_gone_remove(const char *keystore, struct err *err)
 {
-	DIR *dir = opendir(keystore);
-	struct dirent *entry;
+	struct folder f;
+	const char *name;
 	int result = 0;
 
-	if (dir == NULL)
-		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
-	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0)
-		if (strncmp(entry->d_name, GONE, sizeof(GONE) - 1) == 0)
-			result = gone_remove(keystore, entry->d_name, err);
-	if (result == 0 && errno != 0)
-		result = err_os(err, errno, "could not read keystore \"%s\"", keystore);
-	closedir(dir);
-	return result;
+	if (folder_open(&f, "keystore", keystore, err) != 0)
+		return -1;
+	while (result == 0 && (name = folder_next(&f)) != NULL)
+		if (strncmp(name, GONE, sizeof(GONE) - 1) == 0)
+			result = gone_remove(keystore, name, err);
+	return folder_close(&f, result, err);
 }
 
 static int

@@ -1,5 +1,4 @@
 /* keydir_change: what writes a key directory: made, replaced, wrapped anew, repaired. keydir.h has the contracts. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/durable.h"
+#include "common/folder.h"
 #include "common/path.h"
 #include "keymgr/keydir.h"
 #include "keymgr/keydir_files.h"
@@ -61,16 +61,17 @@ static int
 check_empty(const char *path, const struct keydir_places *p, struct err *err)
 {
 	struct keydir_files files = {0};
-	DIR *dir = opendir(path);
-	struct dirent *entry;
+	struct folder f;
+	const char *name;
 	bool empty = true;
 
-	if (dir == NULL)
-		return err_os(err, errno, "could not open directory \"%s\"", path);
-	while ((entry = readdir(dir)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, "new") != 0)
+	if (folder_open(&f, "directory", path, err) != 0)
+		return -1;
+	while ((name = folder_next(&f)) != NULL)
+		if (strcmp(name, "new") != 0)
 			empty = false;
-	closedir(dir);
+	if (folder_close(&f, 0, err) != 0)
+		return -1;
 	if (p->has_new && keydir_files_load(p->new, &files, err) != 0)
 		return -1;
 	for (size_t i = 0; i < files.n; i++)

@@ -1,6 +1,5 @@
 #include "keymgr/keydir_files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "common/durable.h"
+#include "common/folder.h"
 
 bool
 keydir_is_wkey(const char *name)
@@ -71,20 +71,17 @@ file_load(const char *folder, const char *name, struct keydir_files *files, stru
 int
 keydir_files_load(const char *folder, struct keydir_files *files, struct err *err)
 {
-	struct dirent *entry;
+	struct folder f;
+	const char *name;
 	int result = 0;
-	DIR *dir;
 
 	memset(files, 0, sizeof(*files));
-	if ((dir = opendir(folder)) == NULL)
-		return err_os(err, errno, "could not open key directory \"%s\"", folder);
-	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0)
-		if (entry->d_name[0] != '.' && !is_temporary(entry->d_name))
-			result = file_load(folder, entry->d_name, files, err);
-	if (result == 0 && errno != 0)
-		result = err_os(err, errno, "could not read key directory \"%s\"", folder);
-	closedir(dir);
-	if (result != 0)
+	if (folder_open(&f, "key directory", folder, err) != 0)
+		return -1;
+	while (result == 0 && (name = folder_next(&f)) != NULL)
+		if (name[0] != '.' && !is_temporary(name))
+			result = file_load(folder, name, files, err);
+	if ((result = folder_close(&f, result, err)) != 0)
 		keydir_files_free(files);
 	else if (files->n > 0)
 		qsort(files->file, files->n, sizeof(*files->file), keydir_file_order);

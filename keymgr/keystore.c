@@ -1,6 +1,5 @@
 #include "keymgr/keystore.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/durable.h"
+#include "common/folder.h"
 #include "common/path.h"
 #include "keymgr/keydir.h"
 
@@ -39,28 +39,26 @@ order(const void *a, const void *b)
 int
 keystore_names(const char *keystore, struct keystore_names *names, struct err *err)
 {
-	DIR *dir = opendir(keystore);
-	struct dirent *entry;
+	struct folder f;
+	const char *name;
 	int result = 0;
 
 	memset(names, 0, sizeof(*names));
-	if (dir == NULL)
-		return err_os(err, errno, "could not open keystore \"%s\"", keystore);
-	for (errno = 0; result == 0 && (entry = readdir(dir)) != NULL; errno = 0) {
+	if (folder_open(&f, "keystore", keystore, err) != 0)
+		return -1;
+	while (result == 0 && (name = folder_next(&f)) != NULL) {
 		char(*grown)[NAME_MAX + 1];
 
-		if (!is_keyset(keystore, entry->d_name))
+		if (!is_keyset(keystore, name))
 			continue;
 		if ((grown = reallocarray(names->name, names->n + 1, sizeof(*grown))) == NULL) {
 			result = err_nomem(err);
 			break;
 		}
 		names->name = grown;
-		memcpy(grown[names->n++], entry->d_name, strlen(entry->d_name) + 1);
+		memcpy(grown[names->n++], name, strlen(name) + 1);
 	}
-	if (result == 0 && errno != 0)
-		result = err_os(err, errno, "could not read keystore \"%s\"", keystore);
-	closedir(dir);
+	result = folder_close(&f, result, err);
 	if (names->n > 0)
 		qsort(names->name, names->n, sizeof(*names->name), order);
 	return result;

@@ -1,6 +1,5 @@
 /* provider_file: the cluster key in a file: 64 hex digits, readable by nobody else. For tests, small sites, and mounted
  * secrets. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -11,6 +10,7 @@
 
 #include "common/durable.h"
 #include "common/fileio.h"
+#include "common/folder.h"
 #include "common/hex.h"
 #include "common/path.h"
 #include "keymgr/provider_scheme.h"
@@ -76,19 +76,19 @@ static int
 file_list(const char *path, const struct kek_conf *conf, kek_listed *each, void *arg, struct err *err)
 {
 	char folder[PATH_MAX], file[PATH_MAX];
-	const struct dirent *entry;
 	struct err ignored;
-	DIR *dir;
+	struct folder f;
+	const char *name;
 
 	(void)conf;
 	if (path_absolute(folder, path, err) != 0)
 		return -1;
 	*(strrchr(folder, '/') + 1) = '\0';
-	if ((dir = opendir(folder)) == NULL)
-		return err_os(err, errno, "could not open directory \"%s\"", folder);
-	while ((entry = readdir(dir)) != NULL) {
+	if (folder_open(&f, "directory", folder, err) != 0)
+		return -1;
+	while ((name = folder_next(&f)) != NULL) {
 		struct stat st;
-		int fd = path_format(file, &ignored, "%s%s", folder, entry->d_name) == 0
+		int fd = path_format(file, &ignored, "%s%s", folder, name) == 0
 		             ? open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 		             : -1;
 
@@ -98,8 +98,7 @@ file_list(const char *path, const struct kek_conf *conf, kek_listed *each, void 
 		if (fd >= 0)
 			close(fd);
 	}
-	closedir(dir);
-	return 0;
+	return folder_close(&f, 0, err);
 }
 
 static int
