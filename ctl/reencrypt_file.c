@@ -143,6 +143,7 @@ int
 reencrypt_file_settle(struct reencrypt_file *f, struct reencrypt_pages *p, const struct reencrypt_stretch *s,
                       struct err *err)
 {
+	bool whole = true;
 	uint32_t crc = 0;
 
 	if (fsync(f->out) != 0)
@@ -150,14 +151,18 @@ reencrypt_file_settle(struct reencrypt_file *f, struct reencrypt_pages *p, const
 	/* past the cache all the same, if the system lets us */
 	if (!f->direct)
 		posix_fadvise(f->out, (off_t)s->from, (off_t)(s->to - s->from), POSIX_FADV_DONTNEED);
-	for (uint64_t offset = s->from; offset < s->to; offset += REENCRYPT_BUFFER_LEN) {
+	for (uint64_t offset = s->from; whole && offset < s->to; offset += REENCRYPT_BUFFER_LEN) {
 		size_t len = part_len(s, offset);
+		ssize_t got = fileio_pread(f->out, p->out, len, offset);
 
-		if (fileio_pread(f->out, p->out, len, offset) != (ssize_t)len)
+		if (got < 0)
 			return err_os(err, errno, "could not read file \"%s\" back", f->tmp);
-		crc = crc32_iscsi(p->out, (int)len, crc);
+		whole = (size_t)got == len;
+		crc = crc32_iscsi(p->out, (int)got, crc);
 		/* the other half, now that it is on the disk */
 		progress_add(&f->r->progress, len - len / 2);
 	}
-	return crc == s->crc ? 0 : err_set(err, ERR_FAILED, "file \"%s\" does not read back as it was written", f->tmp);
+	return whole && crc == s->crc
+	           ? 0
+	           : err_set(err, ERR_FAILED, "file \"%s\" does not read back as it was written", f->tmp);
 }

@@ -188,35 +188,51 @@ largest(const struct reencrypt_list *list, dev_t device, int jobs, int threads)
 	return (need < all ? need : all) + ROOM_SPARE;
 }
 
+/* Is there room on the device that an entry lies on? */
+static int
+device_room(const struct reencrypt_list *list, const struct reencrypt_entry *e, const char *datadir, int jobs,
+            int threads, struct err *err)
+{
+	char path[PATH_MAX], want[32], have[32];
+	uint64_t need, room;
+	struct statvfs fs;
+
+	if (path_format(path, err, "%s/%s", datadir, e->path) != 0)
+		return -1;
+	*strrchr(path, '/') = '\0';
+	if (statvfs(path, &fs) != 0)
+		return err_os(err, errno, "could not ask for free space at \"%s\"", path);
+	room = (uint64_t)fs.f_bavail * fs.f_frsize;
+	if ((need = largest(list, e->device, jobs, threads)) <= room)
+		return 0;
+	bytes_format(want, (double)need);
+	bytes_format(have, (double)room);
+	err_set(err, ERR_REFUSED, "too little free space on the file system of \"%s\"", path);
+	err_detail(err, "%d files may be written at once, which takes %s; %s is free.", jobs, want, have);
+	return jobs > 1 ? err_hint(err, "Make room, or give --jobs a smaller number.") : err_hint(err, "Make room.");
+}
+
 int
 reencrypt_list_room(const struct reencrypt_list *list, const char *datadir, int jobs, int threads, struct err *err)
 {
-	for (size_t i = 0; i < list->n; i++) {
-		const struct reencrypt_entry *e = &list->entry[i];
-		char path[PATH_MAX], want[32], have[32];
-		uint64_t need, room;
-		struct statvfs fs;
-		bool seen = false;
+	dev_t *devices = calloc(list->n + 1, sizeof(*devices)); /* a few, in truth */
+	size_t n = 0;
+	int result = 0;
 
-		for (size_t j = 0; j < i && !seen; j++)
-			seen = list->entry[j].device == e->device;
-		if (seen)
+	if (devices == NULL)
+		return err_nomem(err);
+	for (size_t i = 0; result == 0 && i < list->n; i++) {
+		size_t j = 0;
+
+		while (j < n && devices[j] != list->entry[i].device)
+			j++;
+		if (j < n)
 			continue;
-		if (path_format(path, err, "%s/%s", datadir, e->path) != 0)
-			return -1;
-		*strrchr(path, '/') = '\0';
-		if (statvfs(path, &fs) != 0)
-			return err_os(err, errno, "could not ask for free space at \"%s\"", path);
-		room = (uint64_t)fs.f_bavail * fs.f_frsize;
-		if ((need = largest(list, e->device, jobs, threads)) <= room)
-			continue;
-		bytes_format(want, (double)need);
-		bytes_format(have, (double)room);
-		err_set(err, ERR_REFUSED, "too little free space on the file system of \"%s\"", path);
-		err_detail(err, "%d files may be written at once, which takes %s; %s is free.", jobs, want, have);
-		return jobs > 1 ? err_hint(err, "Make room, or give --jobs a smaller number.") : err_hint(err, "Make room.");
+		devices[n++] = list->entry[i].device;
+		result = device_room(list, &list->entry[i], datadir, jobs, threads, err);
 	}
-	return 0;
+	free(devices);
+	return result;
 }
 
 int

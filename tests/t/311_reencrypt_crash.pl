@@ -3,6 +3,7 @@
 # its neighbours.
 use strict;
 use warnings;
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -219,6 +220,20 @@ SKIP: {
 	}
 }
 check_end('at the end', $encrypted ? 'new' : 'none', 1, 1);
+
+# a disk that does not give back what was written: no old file is given up for that, and it goes on when the disk is well again
+system_or_bail('gcc', '-shared', '-fPIC', '-D_GNU_SOURCE', '-o', "$tmp/bad_disk.so", "$FindBin::RealBin/../preload/bad_disk.c", '-ldl');
+my $unlike = qr/does not read back as it was written/;
+for my $fault ([ 'error', qr/could not read file "[^"]*\.walcrypt-tmp" back: Input\/output error/ ], [ 'short', $unlike ], [ 'changed', $unlike ]) {
+	my ($how, $words) = @$fault;
+	$to = target();
+	is(run_it([ 'env', "LD_PRELOAD=$tmp/bad_disk.so", 'BAD_DISK=.walcrypt-tmp', $how eq 'error' ? () : "BAD_DISK_GIVES=$how" ], undef, '--to', $to) >> 8, 7, "read back: $how");
+	like(slurp_from("$tmp/out"), qr/^ERROR:  .*$words/m, '... is said');
+	check_midway("read back: $how");
+	is(join(' ', grep { !-s } @files), '', '... all old files are there');
+	is(run_it([], undef, '--resume'), 0, '... resumed') or diag(slurp_from("$tmp/out"));
+	check_end("read back: $how", $to, 1);
+}
 
 # asked to stop, it stops midway and says how to go on; again, where a busy machine has asked it too late
 my ($out, $err, $run);
