@@ -21,8 +21,11 @@ for my $node ($plain, $sealed) {
 cmp_ok(scalar(keys %{ $results{plain} }), '>', 200, 'results of ' . scalar(keys %{ $results{plain} }) . ' tests');
 is(join(' ', Walcrypt::Suite::differing($results{plain}, $results{sealed})), '', 'the encrypted server gives the same results, byte for byte');
 is($status{sealed}, $status{plain}, 'and the same verdict');
-# a suite that is some minor releases away from the server does not pass whole: psql's output changes too
 cmp_ok($passed{plain}, '>', 200, "of which $passed{plain} are as the suite expects them");
+SKIP: {
+	skip 'suite and server are not of one minor release: what psql prints differs', 1 unless Walcrypt::Suite::same_release($source, $sealed);
+	is($status{sealed}, 0, 'the suite passes whole') or diag(Walcrypt::Suite::diffs($sealed, 'regress'));
+}
 
 # the comparison is one: a changed byte is found
 my %changed = %{ $results{sealed} };

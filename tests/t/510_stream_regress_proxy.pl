@@ -21,9 +21,9 @@ my $begin = time();
 	delete @ENV{qw(TESTDIR PERL5LIB PGHOST PGPORT PGDATABASE PGUSER)};
 	IPC::Run::run([ 'tests/postgres/run', '--proxy', $file ], '<', \undef, '>', \$out, '2>&1');
 }
-is($?, 0, "$file through the proxy") or diag($out);
-note("$file: " . int(time() - $begin) . ' s');
 my $check = "$work/suites/recovery-proxy-clear/tmp_check";
+is($?, 0, "$file through the proxy") or diag($out, -s "$check/regression.diffs" ? slurp_from("$check/regression.diffs") : '');
+note("$file: " . int(time() - $begin) . ' s');
 my $said = slurp_from("$check/log/regress_log_027_stream_regress");
 like($said, qr/ok \d+ - \Q$_\E$/m, "... $_") for 'compare primary and standby dumps', 'compare primary and standby catalog dumps';
 my ($passed, $failed) = map { scalar(() = $said =~ /^$_\b/mg) } qr/(?:test)?\s+\S+\s+\.\.\. ok/, qr/.*\.\.\. FAILED/;

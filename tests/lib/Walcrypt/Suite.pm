@@ -63,6 +63,22 @@ sub run
 	return ($status, \%results, $out);
 }
 
+# What pg_regress found different from the suite's expected results in the last run of a suite on a node.
+sub diffs
+{
+	my ($node, $suite) = @_;
+	my $file = "$PostgreSQL::Test::Utils::log_path/${suite}_" . $node->name . '.diffs';
+	return -s $file ? slurp_file($file) : '';
+}
+
+# Are a suite and a server of the same minor release? psql's output changes between them.
+sub same_release
+{
+	my ($source, $node) = @_;
+	my ($release) = slurp_file("$source/VERSION") =~ /^([\d.]+)/;
+	return $release eq "" . $node->pg_version;
+}
+
 # The names of files of results that are not the same, byte for byte.
 sub differing
 {
