@@ -126,19 +126,31 @@ for my $where ([ 'still', 100, 4000, 'among the rows' ], [ 'still', 7, 2, 'in th
 is($node->safe_psql('postgres', "SELECT checksum_failures FROM pg_stat_database WHERE datid = $database"), '4', 'pg_stat_database counts them');
 like(slurp_file($node->logfile), qr/ERROR:  checksum verification failure during base backup/, 'the log has them');
 
-# many pages, and a shared relation
-my %old = map { $_ => damage($node, $file{still}, $_, 5000) } 10 .. 29;
-my $shared = damage($node, $file{pg_database}, 0, 5000);
-my ($good, $message) = backup($node);
+# many pages, and a shared relation; elsewhere in them, should the checksum of one fit all the same, as that of one in 65536 does
+my ($good, $message);
+my $shared_seen = 0;
+for my $at (5000, 5100, 5200) {
+	my %old = map { $_ => damage($node, $file{still}, $_, $at) } 10 .. 29;
+	my $shared = damage($node, $file{pg_database}, 0, $at);
+	($good, $message) = backup($node);
+	$shared_seen++ if $message =~ /"\.\/$file{pg_database}"/;
+	my $one_fits = $message =~ /^WARNING:  20 total/m;
+	if ($one_fits) {
+		(undef, my $again) = backup($node);
+		is($again, $message, 'one damaged page was not found, and is not found again: its checksum fits');
+		$shared_seen++ if $again =~ /"\.\/$file{pg_database}"/;
+	}
+	repair($node, $file{still}, $_, $at, $old{$_}) for keys %old;
+	repair($node, $file{pg_database}, 0, $at, $shared);
+	last if !$one_fits;
+}
 ok(!$good, 'many damaged pages: the backup fails');
 is(scalar(() = $message =~ /checksum verification failed in file "\.\/$file{still}"/g), 5, 'five are named');
 like($message, qr/further checksum verification failures in file "\.\/$file{still}" will not be reported/, 'the others are not');
 like($message, qr/file "\.\/$file{still}" has a total of 20 checksum verification failures/, 'but counted');
 like($message, qr/checksum verification failed in file "\.\/$file{pg_database}", block 0/, 'the other file is named');
 like($message, qr/21 total checksum verification failures/, 'all are counted');
-repair($node, $file{still}, $_, 5000, $old{$_}) for keys %old;
-repair($node, $file{pg_database}, 0, 5000, $shared);
-is($node->safe_psql('postgres', 'SELECT checksum_failures FROM pg_stat_database WHERE datid = 0'), '1', 'shared relations are counted too');
+is($node->safe_psql('postgres', 'SELECT checksum_failures FROM pg_stat_database WHERE datid = 0'), $shared_seen, 'shared relations are counted too');
 ($good, $message) = backup($node);
 ok($good && $message eq '', 'repaired, the backup is good') or diag($message);
 
@@ -152,7 +164,7 @@ $standby->start;
 $node->wait_for_catchup($standby, 'replay', $node->lsn('flush'));
 ($good, $message) = backup($standby);
 ok($good && $message eq '', 'a backup of a standby is good') or diag($message);
-$old{30} = damage($standby, $file{still}, 30, 3000);
+damage($standby, $file{still}, 30, 3000);
 ($good, $message) = backup($standby);
 ok(!$good && $message =~ /checksum verification failed in file "\.\/$file{still}", block 30:/, 'and a damaged page is found in one') or diag($message);
 $standby->stop;
