@@ -57,8 +57,8 @@ for my $what (sort keys %behind) {
 	hook($command);
 	my ($rc, $out, $err) = ctl_output(@switchover, '--timeout', 5);
 	is($rc, 1, "$what: it fails");
-	like($err, qr/^ERROR:  given up, and everything put back: the standby's catching up did not happen within 5 s\nDETAIL:  "blue": it has \S+ [kM]?B to replay\.\nHINT:  Begin again when "blue" keeps up/, "$what: the reason");
-	like($out, qr/^  wait  for the standby's catching up: it has \S+ [kM]?B to replay \(\d s of 5\)\n.*^  note  given up: .*^Everything is as before: "red" is the primary\.$/ms, "$what: it tells how far it is");
+	like($err, qr/^ERROR:  given up, and everything put back: the standby's catching up did not happen within 5 s\nDETAIL:  "blue": it has \S+ (?:bytes|[kM]B) to replay\.\nHINT:  Begin again when "blue" keeps up/, "$what: the reason");
+	like($out, qr/^  wait  for the standby's catching up: it has \S+ (?:bytes|[kM]B) to replay \(\d s of 5\)\n.*^  note  given up: .*^Everything is as before: "red" is the primary\.$/ms, "$what: it tells how far it is");
 	is_back($what);
 	$undo->();
 }
