@@ -39,6 +39,7 @@ struct backup {
 	struct spool *spool;
 	struct backupstream *stream; /* with the chain */
 	struct stage *stage;         /* in the chain: its counts */
+	struct stage *writer;        /* the last of the chain */
 };
 
 void
@@ -132,7 +133,7 @@ room(void *arg, size_t len)
 {
 	struct session *s = arg;
 
-	return backupwriter_room(&s->out, len);
+	return backupwriter_room(s->backup->writer, len);
 }
 
 /* From the far end back. */
@@ -170,6 +171,7 @@ chain_make(struct session *s, struct err *err)
 	}
 	if ((next = backupwriter_new(&s->out, SESSION_BULK_HIGH, err)) == NULL)
 		goto out;
+	b->writer = next;
 	if (b->wants.manifest && chained(&next, manifest_new(b->wants.checksums, b->spool, next, err)) != 0)
 		goto out;
 	if (chained(&next, tar_writer_new(next, err)) != 0 || chained(&next, backupstage_new(&conf, next, err)) != 0)
@@ -214,6 +216,7 @@ backup_copy(struct session *s, uint8_t *data, size_t len)
 		return 0;
 	}
 	session_put(s);
+	session_io_ahead(s);
 	return session_pause(s);
 }
 

@@ -26,6 +26,7 @@
 #include "proxy/standbys.h"
 #include "proxy/upstream.h"
 #include "proxy/worker.h"
+#include "replication/backupstream.h"
 #include "replication/buffer.h"
 #include "replication/command.h"
 #include "replication/message.h"
@@ -37,6 +38,8 @@
 /* The same while much comes: fewer and larger goes cost everybody less. */
 #define SESSION_BULK_HIGH (1u << 20)
 #define SESSION_BULK_LOW (256u << 10)
+/* And what is kept back while there is more to come: the last message of a base backup, which may grow yet. */
+#define SESSION_BULK_KEPT BACKUPSTREAM_DATA_MAX
 #define SESSION_OUT_MAX (4u << 20)
 /* What a client may have sent ahead. */
 #define SESSION_IN_HIGH (1u + 4u + MESSAGE_COMMAND_MAX) /* the longest message must fit */
@@ -94,6 +97,7 @@ struct session {
 	ev_timer stall; /* runs while the client takes nothing of what is there for it */
 	struct message_reader in;
 	struct buffer out;
+	bool out_waits;    /* for the socket, which has not taken all that it was given */
 	unsigned declined; /* requests for encryption */
 	struct auth *auth;
 	struct startup startup;
@@ -148,6 +152,10 @@ void session_io_free(struct session *s);
 void session_io_rearm(struct session *s);
 /* Write what waits, go on with what TLS holds. */
 void session_io_settle(struct session *s);
+/* In the middle of a round, while much comes: write what is more than SESSION_BULK_KEPT, if the socket takes it. So it
+ * leaves while it is in the processor's cache, and the client begins with it while the next comes. That pays where it
+ * is 32 KiB at a time, as in a base backup: a stream's 128 KiB cost more so. */
+void session_io_ahead(struct session *s);
 
 /* greeting.c */
 void greeting_message(struct session *s, const struct message *m);

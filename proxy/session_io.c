@@ -60,15 +60,16 @@ watch_stall(struct session *s, bool moved)
 		ev_timer_again(s->loop, &s->stall);
 }
 
-/* One write: what does not go out now waits for the socket, and others have their turn. */
+/* One write of the first len bytes: what does not go out now waits for the socket, and others have their turn. */
 static void
-write_out(struct session *s)
+write_out(struct session *s, size_t len)
 {
 	ssize_t n;
 
-	if (buffer_len(&s->out) == 0)
+	if (len == 0)
 		return;
-	n = channel_write(&s->channel, buffer_data(&s->out), buffer_len(&s->out));
+	buffer_seal(&s->out, len);
+	n = channel_write(&s->channel, buffer_data(&s->out), len);
 	if (n > 0) {
 		buffer_consume(&s->out, (size_t)n);
 		if (buffer_len(&s->out) == 0 && !s->bulk && s->out.cap > SESSION_BULK_HIGH)
@@ -77,7 +78,15 @@ write_out(struct session *s)
 		s->stats->sent += (uint64_t)n;
 	} else if (n <= 0 && errno != EAGAIN && errno != EINTR)
 		session_close(s, io_error(s));
+	s->out_waits = n < (ssize_t)len;
 	watch_stall(s, n > 0);
+}
+
+void
+session_io_ahead(struct session *s)
+{
+	if (!s->out_waits && buffer_len(&s->out) > SESSION_BULK_KEPT)
+		write_out(s, buffer_len(&s->out) - SESSION_BULK_KEPT);
 }
 
 /* The client has been told why: half a close, so that the kernel does not take the message back with a reset. */
@@ -197,7 +206,7 @@ session_io_init(struct session *s, int fd)
 void
 session_io_settle(struct session *s)
 {
-	write_out(s);
+	write_out(s, buffer_len(&s->out));
 	if (s->state == SESSION_TLS)
 		shake_hands(s);
 	else if (s->channel.wants_write || (channel_pending(&s->channel) && ev_is_active(&s->readable)))

@@ -13,7 +13,8 @@
 #include "replication/buffer.h"
 #include "replication/stage.h"
 
-#define BACKUPSTREAM_DATA_MAX 32768 /* PostgreSQL's SINK_BUFFER_LENGTH */
+/* PostgreSQL's are of 32 KiB, and pg_basebackup makes two system calls to read each and two to write its file. */
+#define BACKUPSTREAM_DATA_MAX (128u << 10)
 
 /* Takes the payloads of CopyData messages, each whole; pushes CHUNK_ARCHIVE, _TAR, _PROGRESS, _ARCHIVE_END,
  * _MANIFEST_BEGIN, _MANIFEST. */
@@ -26,14 +27,14 @@ int backupstream_push(struct backupstream *b, uint8_t *data, size_t len, struct 
 int backupstream_finish(struct backupstream *b, struct err *err);
 
 /*
- * The last stage: CopyData messages appended to out, of at most BACKUPSTREAM_DATA_MAX bytes of data each. push returns
- * 1 while out holds more than high bytes; out->max must leave room above that for what one push can make: the
- * upstream's message, 256 KiB, and the key files that backupstage puts in. Progress is passed on as it came. out is the
- * caller's.
+ * The last stage: CopyData messages appended to out, of at most BACKUPSTREAM_DATA_MAX bytes of data each. While the
+ * last one is not sealed in out, and nothing stands behind it, what comes next makes it longer. push returns 1 while
+ * out holds more than high bytes; out->max must leave room above that for what one push can make: the upstream's
+ * message, 256 KiB, and the key files that backupstage puts in. Progress is passed on as it came. out is the caller's.
  */
 struct stage *backupwriter_new(struct buffer *out, size_t high, struct err *err);
-/* Where in out the next CHUNK_TAR's data will stand, if it has len bytes and nothing else comes before: a chunk whose
- * data lies there is not copied. NULL when it would not be one message, or out has a fault. */
-uint8_t *backupwriter_room(struct buffer *out, size_t len);
+/* Where in writer's out the next CHUNK_TAR's data will stand, if it has len bytes and nothing else comes before: a
+ * chunk whose data lies there is not copied. NULL when it would not be in one message, or out has a fault. */
+uint8_t *backupwriter_room(struct stage *writer, size_t len);
 
 #endif

@@ -9,32 +9,48 @@ struct backupwriter {
 	struct stage base;
 	struct buffer *out;
 	size_t high;
+	uint64_t begun, end; /* of the last message with data: places in out */
 };
 
 /* Of a CopyData message, before the data. */
 #define HEAD_LEN (MESSAGE_HEAD_LEN + 1)
 
-uint8_t *
-backupwriter_room(struct buffer *out, size_t len)
+/* Does the last message take len bytes more? Nothing may have come behind it, and its length must be ours to change. */
+static bool
+grows(const struct backupwriter *w, size_t len)
 {
-	uint8_t *room = len <= BACKUPSTREAM_DATA_MAX ? buffer_reserve(out, HEAD_LEN + len) : NULL;
+	return w->end == buffer_end(w->out) && buffer_at(w->out, w->begun) != NULL &&
+	       w->end - w->begun - HEAD_LEN + len <= BACKUPSTREAM_DATA_MAX;
+}
 
-	return room == NULL ? NULL : room + HEAD_LEN;
+uint8_t *
+backupwriter_room(struct stage *writer, size_t len)
+{
+	struct backupwriter *w = (struct backupwriter *)writer;
+	size_t head_len = grows(w, len) ? 0 : HEAD_LEN;
+	uint8_t *room = len <= BACKUPSTREAM_DATA_MAX ? buffer_reserve(w->out, head_len + len) : NULL;
+
+	return room == NULL ? NULL : room + head_len;
 }
 
 static int
 put_data(struct backupwriter *w, const uint8_t *data, size_t len, struct err *err)
 {
 	while (len > 0) {
-		size_t n = len < BACKUPSTREAM_DATA_MAX ? len : BACKUPSTREAM_DATA_MAX, begun = message_begin(w->out, 'd');
+		size_t n = len < BACKUPSTREAM_DATA_MAX ? len : BACKUPSTREAM_DATA_MAX;
 
-		buffer_put_u8(w->out, 'd');
+		if (!grows(w, n)) {
+			w->begun = buffer_end(w->out);
+			message_begin(w->out, 'd');
+			buffer_put_u8(w->out, 'd');
+		}
 		if (data == buffer_data(w->out) + buffer_len(w->out))
 			buffer_commit(w->out, n); /* made in backupwriter_room */
 		else
 			buffer_put(w->out, data, n);
-		if (message_end(w->out, begun, err) != 0)
+		if (message_end(w->out, (size_t)(w->begun - w->out->front), err) != 0)
 			return -1;
+		w->end = buffer_end(w->out);
 		data += n;
 		len -= n;
 	}

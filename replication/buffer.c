@@ -16,12 +16,14 @@ buffer_init(struct buffer *b, size_t max)
 void
 buffer_free(struct buffer *b)
 {
+	uint64_t end = buffer_end(b);
 	size_t max = b->max;
 
 	if (b->data != NULL)
 		secmem_wipe(b->data, b->cap);
 	free(b->data);
 	buffer_init(b, max);
+	b->front = b->sealed = end;
 }
 
 /* Not realloc: what was in the old place may have been a password, so it is wiped there. */
@@ -83,7 +85,9 @@ void
 buffer_consume(struct buffer *b, size_t n)
 {
 	assert(n <= buffer_len(b));
+	buffer_seal(b, n);
 	b->start += n;
+	b->front += n;
 	if (b->start == b->end)
 		b->start = b->end = 0;
 }
@@ -94,6 +98,25 @@ buffer_rewind(struct buffer *b, size_t len)
 	assert(len <= buffer_len(b));
 	b->end = b->start + len;
 	b->fault = BUFFER_OK;
+}
+
+void
+buffer_seal(struct buffer *b, size_t len)
+{
+	if (b->sealed < b->front + len)
+		b->sealed = b->front + len;
+}
+
+uint64_t
+buffer_end(const struct buffer *b)
+{
+	return b->front + buffer_len(b);
+}
+
+uint8_t *
+buffer_at(const struct buffer *b, uint64_t place)
+{
+	return place < b->sealed || place >= buffer_end(b) ? NULL : buffer_data(b) + (place - b->front);
 }
 
 void

@@ -24,11 +24,13 @@ struct buffer {
 	size_t start, end, cap;
 	size_t max; /* end - start never passes it */
 	enum buffer_fault fault;
+	/* places, counted from the first byte that was ever put: the front, and the end of what is not changed any more */
+	uint64_t front, sealed;
 };
 
 /* Allocates nothing yet. */
 void buffer_init(struct buffer *b, size_t max);
-/* Wipes and frees what it holds; the buffer is as after buffer_init. */
+/* Wipes and frees what it holds; the buffer is as after buffer_init, but its places count on. */
 void buffer_free(struct buffer *b);
 
 static inline size_t
@@ -53,6 +55,14 @@ void buffer_commit(struct buffer *b, size_t n);
 void buffer_consume(struct buffer *b, size_t n);
 /* Take back what was put since buffer_len was len, and forget a fault. */
 void buffer_rewind(struct buffer *b, size_t len);
+
+/* The first len bytes are being taken, now or later, and stay as they are: TLS comes back for the very same ones. */
+void buffer_seal(struct buffer *b, size_t len);
+/* The place behind the last byte. */
+uint64_t buffer_end(const struct buffer *b);
+/* The byte at a place, to be changed; NULL when it is consumed or sealed, or not there yet. Good until something is
+ * put. */
+uint8_t *buffer_at(const struct buffer *b, uint64_t place);
 
 void buffer_put(struct buffer *b, const void *data, size_t len);
 void buffer_put_u8(struct buffer *b, uint8_t v);

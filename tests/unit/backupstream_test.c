@@ -107,7 +107,7 @@ together(void)
 	struct buffer out;
 	struct err err = {0};
 	struct backupstream *b;
-	uint8_t *big = calloc(1, 1 + 70000);
+	uint8_t *big = calloc(1, 1 + 300000);
 
 	buffer_init(&out, 1 << 20);
 	b = backupstream_new(backupwriter_new(&out, 65536, &err), &err);
@@ -120,11 +120,23 @@ together(void)
 	       "d\0\0\0\23n16384.tar\0/ts\0d\0\0\0\10dabcd\0\0\0\15p\0\0\0\0\0\0\1\0d\0\0\0\5md\0\0\0\10dxyz",
 	       20 + 9 + 14 + 6 + 9, "put together: the same messages, as CopyData");
 	is_int(buffer_len(&out), 20 + 9 + 14 + 6 + 9, "and no others");
+	PUSH(b, "d123");
+	is_mem(buffer_data(&out) + 20 + 9 + 14 + 6, "d\0\0\0\13dxyz123", 12, "the last message takes what comes next");
+	buffer_seal(&out, buffer_len(&out));
+	PUSH(b, "d45");
+	is_int(buffer_len(&out), 20 + 9 + 14 + 6 + 12 + 8, "but not when it is sealed");
+	buffer_put(&out, "N\0\0\0\4", 5);
+	PUSH(b, "d6");
+	is_mem(buffer_data(&out) + 20 + 9 + 14 + 6 + 12, "d\0\0\0\7d45N\0\0\0\4d\0\0\0\6d6", 20,
+	       "nor when another one stands behind it");
+	buffer_consume(&out, buffer_len(&out));
+	PUSH(b, "d7");
+	is_mem(buffer_data(&out), "d\0\0\0\6d7", 7, "nor when it is gone");
 	buffer_consume(&out, buffer_len(&out));
 	big[0] = 'd';
-	is_int(push(b, big, 1 + 70000, &err), 1, "above the mark a pause is asked for");
-	is_int(buffer_len(&out), 70000 + 3 * 6, "in three messages");
-	is_int(get_u32(buffer_data(&out) + 1), 4 + 1 + BACKUPSTREAM_DATA_MAX, "of 32 KiB at most");
+	is_int(push(b, big, 1 + 300000, &err), 1, "above the mark a pause is asked for");
+	is_int(buffer_len(&out), 300000 + 3 * 6, "in three messages");
+	is_int(get_u32(buffer_data(&out) + 1), 4 + 1 + BACKUPSTREAM_DATA_MAX, "of 128 KiB at most");
 	backupstream_free(b);
 	buffer_free(&out);
 	buffer_init(&out, 1000);
@@ -141,6 +153,7 @@ struct chain {
 	struct buffer out;
 	struct spool_memory *memory;
 	struct spool *spool;
+	struct stage *writer;
 	struct backupstream *stream;
 };
 
@@ -156,7 +169,9 @@ chain_free(struct chain *c)
 static uint8_t *
 room(void *arg, size_t len)
 {
-	return backupwriter_room(arg, len);
+	struct chain *c = arg;
+
+	return backupwriter_room(c->writer, len);
 }
 
 /* rooms: pages are encrypted into their places in out. */
@@ -169,7 +184,7 @@ chain_new(struct chain *c, bool rooms, struct err *err)
 	                                .nkeyfiles = 1,
 	                                .guard = "# guard\n",
 	                                .checksums = DIGEST_SHA256,
-	                                .hooks = {.arg = &c->out, .room = rooms ? room : NULL}};
+	                                .hooks = {.arg = c, .room = rooms ? room : NULL}};
 	struct stage *s = NULL, *next;
 	struct spool_io io;
 
@@ -178,6 +193,7 @@ chain_new(struct chain *c, bool rooms, struct err *err)
 	if ((c->memory = spool_memory_new(1 << 20, &io, err)) == NULL || (c->spool = spool_new(&io, err)) == NULL ||
 	    (s = backupwriter_new(&c->out, 2 << 20, err)) == NULL)
 		goto fail;
+	c->writer = s;
 	conf.spool = c->spool;
 	if ((next = manifest_new(DIGEST_SHA256, c->spool, s, err)) == NULL)
 		goto fail;
@@ -233,6 +249,9 @@ backup(struct chain *c, size_t n, bool rooms, struct err *err)
 		message[0] = 'd';
 		memcpy(message + 1, archive + at, len);
 		rc = push(c->stream, message, len + 1, err);
+		/* some of it is on its way meanwhile */
+		if (rooms)
+			buffer_seal(&c->out, buffer_len(&c->out) / 2);
 	}
 	if (rc == 0)
 		rc = push(c->stream, "m", 1, err);

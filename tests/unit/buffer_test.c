@@ -88,6 +88,32 @@ churn(void)
 	buffer_free(&b);
 }
 
+static void
+places(void)
+{
+	struct buffer b;
+
+	buffer_init(&b, 1000);
+	buffer_put(&b, "abcdef", 6);
+	is_int(buffer_end(&b), 6, "the place behind the last byte");
+	ok(buffer_at(&b, 0) == buffer_data(&b), "the first byte may be changed");
+	ok(buffer_at(&b, 6) == NULL, "one that is not there may not");
+	buffer_consume(&b, 2);
+	ok(buffer_at(&b, 1) == NULL && *buffer_at(&b, 2) == 'c', "nor one that is gone; the rest has its place");
+	buffer_seal(&b, 2);
+	ok(buffer_at(&b, 3) == NULL && *buffer_at(&b, 4) == 'e', "nor one that is sealed");
+	buffer_seal(&b, 1);
+	ok(buffer_at(&b, 3) == NULL, "sealed for good");
+	buffer_consume(&b, 4);
+	is_int(buffer_end(&b), 6, "places count on when all is consumed");
+	buffer_put(&b, "gh", 2);
+	ok(buffer_at(&b, 5) == NULL && *buffer_at(&b, 6) == 'g', "and with what comes then");
+	buffer_free(&b);
+	buffer_put(&b, "i", 1);
+	ok(buffer_at(&b, 7) == NULL && *buffer_at(&b, 8) == 'i', "and when it was freed");
+	buffer_free(&b);
+}
+
 static int
 starve(void *arg)
 {
@@ -110,6 +136,7 @@ main(void)
 	integers();
 	cap();
 	churn();
+	places();
 	ok(failmalloc_each(starve, NULL) > 3, "each allocation may fail");
 	return tap_done();
 }
