@@ -99,10 +99,8 @@ same_host(const char *a, const char *b)
 	return len_a == len_b && memcmp(a, b, len_a) == 0;
 }
 
-/* Is a base backup under way whose client this stream may belong to? pg_basebackup streams the WAL that the backup
- * needs by a connection of its own. */
-static bool
-beside_backup(const struct session *s)
+bool
+session_beside_backup(const struct session *s)
 {
 	struct registry *r = &s->proxy->registry;
 	bool found = false;
@@ -126,7 +124,7 @@ has_to_finish(const struct session *s)
 	case SESSION_DRAIN:
 		return true;
 	case SESSION_STREAM:
-		return beside_backup(s);
+		return session_beside_backup(s);
 	default:
 		return false;
 	}

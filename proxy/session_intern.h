@@ -137,6 +137,9 @@ void session_put(struct session *s);
 int session_pause(struct session *s);
 /* Much comes from the upstream, a base backup or a stream that is behind; or no more. */
 void session_bulk(struct session *s, bool on);
+/* Is a base backup under way whose client this stream may belong to? pg_basebackup streams the WAL that the backup
+ * needs by a connection of its own. */
+bool session_beside_backup(const struct session *s);
 /* Handle what the client has sent and the state lets through. */
 void session_process(struct session *s);
 

@@ -165,8 +165,17 @@ standby_end(struct standbys *t, struct standby *b, enum standby_end end, const c
 void
 standby_release(struct standbys *t, struct standby *b)
 {
+	struct standby **p = &t->first;
+
 	pthread_mutex_lock(&t->mutex);
 	b->released = true;
+	if (b->who.for_backup && b->end != STANDBY_COMPLETE && b->end != STANDBY_TIMELINE) {
+		while (*p != b)
+			p = &(*p)->next;
+		*p = b->next;
+		t->n--;
+		forgotten(b);
+	}
 	pthread_mutex_unlock(&t->mutex);
 }
 

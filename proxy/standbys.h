@@ -7,6 +7,7 @@
 #ifndef PROXY_STANDBYS_H
 #define PROXY_STANDBYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
@@ -33,6 +34,7 @@ struct standby_who {
 	unsigned session;
 	uint64_t system_identifier;
 	uint32_t tli;
+	bool for_backup; /* it began beside a base backup of that client, to fetch its WAL */
 };
 
 /* LSNs; 0: not known. */
@@ -71,7 +73,7 @@ struct standby *standby_begin(struct standbys *t, const struct standby_who *who,
 void standby_publish(struct standbys *t, struct standby *b, const struct standby_at *at);
 /* The first end is the one that counts. */
 void standby_end(struct standbys *t, struct standby *b, enum standby_end end, const char *why);
-/* The session has no more to say of it. */
+/* The session has no more to say of it. One for a backup is forgotten, unless its end says what the client has. */
 void standby_release(struct standbys *t, struct standby *b);
 /* A copy of all, by node and application name, of the same name the latest first; NULL: out of memory. To be freed. */
 struct standby_view *standbys_list(struct standbys *t, size_t *n, struct err *err);

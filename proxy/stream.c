@@ -299,8 +299,10 @@ fail:
 static void
 begun(struct session *s, PGresult *res)
 {
-	struct standby_who who = {
-	    .session = s->card.id, .system_identifier = s->stream->system_identifier, .tli = s->stream->line.tli};
+	struct standby_who who = {.session = s->card.id,
+	                          .system_identifier = s->stream->system_identifier,
+	                          .tli = s->stream->line.tli,
+	                          .for_backup = session_beside_backup(s)};
 	struct err err = {0};
 
 	memcpy(who.node, s->card.node, sizeof(who.node));

@@ -43,8 +43,10 @@ sub slurp_control { my ($node) = @_; return scalar `pg_controldata @{[ $node->da
 $blue->init_from_proxy($proxy, 'blue');
 $blue->append_conf('postgresql.conf', "wal_receiver_status_interval = 1s\nwal_retrieve_retry_interval = 200ms\n");
 is(row('blue', 'blue'), undef, 'a standby that has not come yet has no row');
-my $dump = wait_row('the end of its stream', 'blue', $ENV{PGAPPNAME}, sub { $_[0]{state} eq 'ended' });
-is($dump ? "$dump->{state} $dump->{end}" : '', 'ended client', 'the WAL stream of the base backup is remembered: the client ended it');
+ok(wait_for('the end of its stream', sub { !row('blue', $ENV{PGAPPNAME}) }), 'nor has what fetched the WAL of its base backup, when it is over');
+system_or_bail('pg_receivewal', '-D', PostgreSQL::Test::Utils::tempdir('archive'), '--no-loop', '--endpos', $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()'), '-d', $proxy->connstr('blue'));
+my $archive = wait_row('the end of the stream', 'blue', $ENV{PGAPPNAME}, sub { $_[0]{state} eq 'ended' });
+is($archive ? "$archive->{state} $archive->{end}" : '', 'ended client', 'another stream is remembered: the client ended it');
 $blue->start;
 $red->safe_psql('postgres', 'CREATE TABLE t AS SELECT generate_series(1, 1000) i');
 my $lsn = $red->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');

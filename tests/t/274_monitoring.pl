@@ -44,6 +44,8 @@ $certificates->authority('ca');
 $certificates->make('proxy', ca => 'ca', cn => 'localhost');
 my ($red, $blue) = map { Walcrypt::Node->new($_) } qw(red blue);
 $red->init(allows_streaming => 1, extra => ['-k']);
+# neither backup's checkpoint may take what the standby has not got yet
+$red->append_conf('postgresql.conf', "wal_keep_size = 128MB\n");
 $red->start;
 my ($http, $port) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
 my $proxy = Walcrypt::Proxy->new(nodes => { red => { conninfo => $red->connstr_for_proxy }, blue => { keyset => 'blue' } },
@@ -75,7 +77,7 @@ is(scalar(grep { defined $_->{gridPos} && $_->{gridPos}{x} + $_->{gridPos}{w} <=
 
 # a server that scrapes it
 open(my $f, '>', "$tmp/prometheus.yml") or die;
-print $f slurp_file("$conf/prometheus.yml") =~ s/15s/1s/r =~ s/127\.0\.0\.1:9634/127.0.0.1:$http/r =~ s{walcrypt-alerts\.yml}{$tmp/rules.yml}r;
+print $f "global:\n  evaluation_interval: 1s\n" . slurp_file("$conf/prometheus.yml") =~ s/15s/1s/r =~ s/127\.0\.0\.1:9634/127.0.0.1:$http/r =~ s{walcrypt-alerts\.yml}{$tmp/rules.yml}r;
 close $f;
 system_or_bail('cp', "$conf/walcrypt-alerts.yml", "$tmp/rules.yml");
 my $server = IPC::Run::start([ 'prometheus', "--config.file=$tmp/prometheus.yml", "--storage.tsdb.path=$tmp/tsdb", "--web.listen-address=127.0.0.1:$port" ], '<', \undef, '>&', \my $log);
@@ -105,6 +107,9 @@ for (@queries) {
 }
 sub loaded { return map { @{ $_->{rules} } } @{ api('rules')->{data}{groups} }; }
 is(scalar(loaded()), scalar(@alerts), 'the server has the alerts');
+# each has looked at what was scraped: until then none is on
+my $scraped = (sort map { $_->{lastEvaluation} } loaded())[-1];
+wait_for('the alerts to have been looked at again', sub { !grep { $_->{health} ne 'ok' || $_->{lastEvaluation} le $scraped } loaded() });
 # a scrape that a busy machine missed is an alert for a moment: what is wrong stays
 my @on;
 eval { wait_for('every alert to be off', sub { @on = map { $_->{name} } grep { $_->{state} ne 'inactive' } loaded(); return !@on; }, 90) };

@@ -18,6 +18,51 @@ begin(const char *application)
 	return standby_begin(standbys, &who, &err);
 }
 
+/* How the streams of this name that are known have ended, the latest first. */
+static const char *
+ends(const char *application)
+{
+	static char text[200];
+	struct standby_view *list;
+	struct err err;
+	size_t n, len = 0;
+
+	text[0] = '\0';
+	list = standbys_list(standbys, &n, &err);
+	for (size_t i = 0; i < n && len < sizeof(text); i++)
+		if (strcmp(list[i].who.application, application) == 0)
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s ", standby_end_name(list[i].end));
+	free(list);
+	return text;
+}
+
+/* What pg_basebackup fetches a backup's WAL by is no standby: only what tells how much WAL there is, is remembered. */
+static void
+of_a_backup(void)
+{
+	static const enum standby_end all[] = {STANDBY_CLIENT,  STANDBY_LOST,     STANDBY_ERROR,
+	                                       STANDBY_STOPPED, STANDBY_COMPLETE, STANDBY_TIMELINE};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		struct standby_who who = {.node = "blue", .application = "backup", .session = ++sessions, .for_backup = true};
+		struct standby *b, *other = begin("other");
+		struct err err;
+
+		b = standby_begin(standbys, &who, &err);
+		is_str(ends("backup"), "streams ", "known while it streams");
+		standby_end(standbys, b, all[i], "");
+		standby_release(standbys, b);
+		is_str(ends("backup"),
+		       all[i] == STANDBY_COMPLETE   ? "complete "
+		       : all[i] == STANDBY_TIMELINE ? "timeline "
+		                                    : "",
+		       "ended by %s", standby_end_name(all[i]));
+		standby_end(standbys, other, all[i], "");
+		standby_release(standbys, other);
+		is_int(strchr(ends("other"), ' ') != NULL, 1, "another one is remembered");
+	}
+}
+
 /* Notes how far behind it is, that many times: 1, 2, 3 ... bytes, from `first` on. */
 static void
 note_lags(struct standby *b, int first, int times)
@@ -81,6 +126,7 @@ main(void)
 	standby_end(standbys, again, STANDBY_CLIENT, "");
 	standbys_sample(standbys);
 	is_str(kept("one"), "720: 105..-1, out of order", "what does not stream has no lag");
+	of_a_backup();
 	standbys_free(standbys);
 	return tap_done();
 }
