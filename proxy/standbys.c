@@ -84,6 +84,16 @@ inherit(struct standby *now)
 		}
 }
 
+static void
+drop(struct standbys *t, struct standby **p)
+{
+	struct standby *b = *p;
+
+	*p = b->next;
+	t->n--;
+	forgotten(b);
+}
+
 /* Of the same name an earlier one that is over is not worth more than this one; of a node, the oldest go. */
 static void
 forget(struct standbys *t, const struct standby *now)
@@ -94,11 +104,9 @@ forget(struct standbys *t, const struct standby *now)
 		struct standby *b = *p;
 
 		if (b != now && b->released && strcmp(b->who.node, now->who.node) == 0 &&
-		    (same_name(b, now) || ++kept > STANDBYS_REMEMBERED)) {
-			*p = b->next;
-			t->n--;
-			forgotten(b);
-		} else
+		    (same_name(b, now) || ++kept > STANDBYS_REMEMBERED))
+			drop(t, p);
+		else
 			p = &b->next;
 	}
 }
@@ -172,9 +180,7 @@ standby_release(struct standbys *t, struct standby *b)
 	if (b->who.for_backup && b->end != STANDBY_COMPLETE && b->end != STANDBY_TIMELINE) {
 		while (*p != b)
 			p = &(*p)->next;
-		*p = b->next;
-		t->n--;
-		forgotten(b);
+		drop(t, p);
 	}
 	pthread_mutex_unlock(&t->mutex);
 }
